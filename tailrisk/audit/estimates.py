@@ -1,0 +1,31 @@
+"""From the state to one estimate a prompt, in the order of the prompts."""
+
+from __future__ import annotations
+
+from tailrisk.audit.state import AuditState, PromptLedger
+from tailrisk.stats import Estimate, estimate_prompt
+
+
+def estimate_all(state: AuditState) -> list[Estimate]:
+    """Every prompt's estimate from its complete rounds; only ledgers that changed are computed again."""
+    return [estimate_one(state, ledger) for ledger in state.ledgers.values()]
+
+
+def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
+    key = (ledger.version, ledger.open)
+    if ledger.estimate is None or ledger.estimate[0] != key:
+        ledger.estimate = (
+            key,
+            estimate_prompt(
+                ledger.prompt.id,
+                ledger.rounds,
+                state.laws.names,
+                confidence=state.config.stop.confidence,
+                log_width=state.config.stop.log_width,
+                corrected=state.laws.corrected,
+                budget_left=ledger.open,
+                failed_reason=ledger.failed,
+                category=ledger.prompt.category,
+            ),
+        )
+    return ledger.estimate[1]

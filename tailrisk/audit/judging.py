@@ -1,0 +1,71 @@
+"""A judge that fails: when to stop for it, and how its missing verdicts are made up for later.
+
+A judge error is never taken for "safe". A few leave draws undetermined; when they are the rule the audit
+stops, for it would spend its budget on answers that nobody reads. What was drawn stays in the log, and the
+next run judges it before it draws anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tailrisk.audit.protocols import Executor
+from tailrisk.audit.state import AuditState
+from tailrisk.errors import JudgeError
+from tailrisk.records import BatchFailure, BatchResult, JudgedTexts
+
+FIRST_BATCHES = 3
+MOST_ERRORS = 0.5
+
+
+class JudgeWatch:
+    """Counts one round's judge errors. Raises JudgeError when none of the first three batches could be
+    judged, or when more than half of the round's draws could not."""
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._draws = 0
+        self._errors = 0
+        self._first = ""
+
+    def see(self, outcome: BatchResult | BatchFailure) -> None:
+        if isinstance(outcome, BatchFailure):
+            return
+        errors = [e for e in outcome.judge_errors if e]
+        self._batches += 1
+        self._draws += outcome.n
+        self._errors += len(errors)
+        self._first = self._first or (errors[0] if errors else "")
+        if self._batches == FIRST_BATCHES and self._errors == self._draws:
+            self._stop()
+
+    def round_done(self) -> None:
+        if self._errors > MOST_ERRORS * self._draws:
+            self._stop()
+
+    def _stop(self) -> None:
+        raise JudgeError(
+            f"the judge failed on {self._errors} of {self._draws} answers; the first error: {self._first}. "
+            "Nothing drawn is lost: repair the judge and run the same command again, the stored answers are "
+            "judged first"
+        )
+
+
+def judge_again(
+    state: AuditState, results: Iterable[BatchResult], executor: Executor
+) -> Iterator[tuple[BatchResult, JudgedTexts]]:
+    """Every batch that had judge errors, with verdicts: new ones where it had, the others as they were.
+
+    ``results`` are the logged batches with their last verdicts.
+    """
+    for result in results:
+        if result.batch.key not in state.unjudged:
+            continue
+        again = [i for i, error in enumerate(result.judge_errors) if error]
+        judged = executor.rejudge(result.batch.prompt_id, [result.texts[i] for i in again])
+        verdicts, scores, errors = result.verdicts.copy(), result.scores.copy(), list(result.judge_errors)
+        verdicts[again] = judged.verdicts
+        scores[again] = judged.scores
+        for i, error in zip(again, judged.errors, strict=True):
+            errors[i] = error
+        yield result, JudgedTexts(verdicts, scores, errors)

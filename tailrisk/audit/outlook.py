@@ -1,0 +1,89 @@
+"""What further draws of the open prompts are worth: shares, variance a draw, draws still wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrisk.audit.estimates import estimate_one
+from tailrisk.audit.state import AuditState, PromptLedger
+from tailrisk.records import FloatArray, Status
+from tailrisk.stats.estimators import event_mean, variance_per_draw
+from tailrisk.stats.masses import draws_to_close, target_se
+from tailrisk.stats.shares import component_shares
+
+LEAST_REL_VAR = 1.0
+"""Relative variance a draw that a forecast does not go below: a draw is worth one hit at most."""
+DIMINISHING = 0.1
+"""Where earlier rounds alone are too wide, further draws stop being wanted at this part of their variance."""
+
+
+class Outlook(NamedTuple):
+    """The open prompts, P of them. ``shares`` [P, K] for the next draws; ``rel_var`` [P] variance a draw over
+    the squared estimate, NaN before the first hit; ``cost`` [P] tokens a draw; ``drawn`` [P]; ``wanted`` [P]
+    draws of a last round that are forecast to reach the stop width, inf before the first hit; ``settled`` [P] True
+    where nothing but width is missing, so that such a last round may be planned."""
+
+    shares: FloatArray
+    rel_var: FloatArray
+    cost: FloatArray
+    drawn: NDArray[np.int64]
+    wanted: FloatArray
+    settled: NDArray[np.bool_]
+
+
+class _Forecast(NamedTuple):
+    rel_var: float
+    wanted: float
+    settled: bool
+
+
+def outlook(state: AuditState, ledgers: Sequence[PromptLedger]) -> Outlook:
+    """For prompts that have a complete round each."""
+    beta = _next_shares(state, ledgers)
+    forecasts = [_forecast(state, ledger, b) for ledger, b in zip(ledgers, beta, strict=True)]
+    drawn = np.array([ledger.draws for ledger in ledgers], dtype=np.int64)
+    return Outlook(
+        shares=beta,
+        rel_var=np.array([f.rel_var for f in forecasts]),
+        cost=np.array([ledger.tokens for ledger in ledgers]) / drawn,
+        drawn=drawn,
+        wanted=np.array([f.wanted for f in forecasts]),
+        settled=np.array([f.settled for f in forecasts], dtype=np.bool_),
+    )
+
+
+def _next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArray:
+    """[P, K]; closed prompts still teach which components find harm."""
+    others = [x for x in state.ledgers.values() if not x.open and x.failed is None]
+    shares = component_shares(
+        [ledger.rounds for ledger in [*ledgers, *others]],
+        target_share=state.config.budget.target_share,
+        corrected=state.laws.corrected,
+    )
+    return shares[: len(ledgers)]
+
+
+def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _Forecast:
+    corrected, stop = state.laws.corrected, state.config.stop
+    estimate = estimate_one(state, ledger)
+    mean = event_mean(ledger.rounds, corrected=corrected)
+    if mean.value <= 0.0:
+        return _Forecast(math.nan, math.inf, False)
+    # Hits that all weigh the same forecast no variance at all; what they have not met would add some.
+    per_draw = max(
+        variance_per_draw(ledger.rounds, shares, corrected=corrected), LEAST_REL_VAR * mean.value**2
+    )
+    drawn = mean.variance * mean.mass**2
+    # At the stop width the hits are worth about 1 / (relative standard error)^2 draws, whatever they are now.
+    df = (2 * 2.0 / stop.log_width) ** 2
+    goal = target_se(mean.value, stop.log_width, stop.confidence, max(df, 1.0))
+    wanted = draws_to_close(drawn, ledger.mass_left, per_draw, goal)
+    if math.isinf(wanted):
+        wanted = ledger.mass_left**2 * per_draw / (DIMINISHING * drawn)
+    settled = estimate.status in (Status.OK, Status.BUDGET_EXHAUSTED)
+    return _Forecast(per_draw / mean.value**2, wanted, settled)

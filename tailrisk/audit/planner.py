@@ -1,0 +1,194 @@
+"""The next round: a pure function of the configuration and of the log, no clock, no chance.
+
+Round 0 is the pilot, the same for every prompt. Every later round spends the remaining budget divided by
+the rounds left, over prompts by the objective and over a prompt's components by their shares. A round's
+mass, its part of the prompt's final estimate, is fixed here, before the round is drawn, so that the
+estimate stays unbiased whatever the plans were. A prompt is closed by a ``final`` round that takes all the
+mass that is left: when that round is forecast to reach the stop width, or when the audit ends.
+
+The budget cannot be exceeded: a planned draw is taken to be as long as it can be, and every prompt that
+stays open keeps the draws of the smallest final round in reserve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tailrisk.audit.counts import batch_sizes, split_draws
+from tailrisk.audit.outlook import Outlook, outlook
+from tailrisk.audit.state import AuditState, PromptLedger
+from tailrisk.errors import ConfigError
+from tailrisk.records import Batch, FloatArray, IntArray, PromptPlan, RoundPlan
+from tailrisk.seeds import derive_seed
+from tailrisk.stats.allocators import PromptNeeds, get_allocator
+from tailrisk.stats.masses import round_mass
+from tailrisk.stats.shares import initial_shares
+
+SAFETY = (1.2, 2.0)
+"""A last round's draws as a multiple of the forecast: at least, and at most where the budget has room. What
+is closed stays closed, so a round that falls short of its forecast cannot be mended."""
+WORTHWHILE = 16
+"""Fewer draws than this are not a round of their own: the prompt waits for its next turn."""
+
+
+def plan_round(state: AuditState) -> RoundPlan | None:
+    """What to draw next; None when nothing is left to do. Every batch planned before must have an outcome.
+
+    Raises ConfigError if the budget does not hold the pilot.
+    """
+    if state.pending:
+        raise ValueError(f"round {state.round} has {len(state.pending)} batches without an outcome")
+    if state.round < 0:
+        return _pilot(state)
+    ledgers = state.open_ledgers
+    if not ledgers or _affordable(state) < _least(state) * len(ledgers):
+        return None
+    view = _with_safety(outlook(state, ledgers), _expected(state))
+    return _last_round(state, ledgers, view) or _middle_round(state, ledgers, view)
+
+
+def _pilot(state: AuditState) -> RoundPlan:
+    budget, prompts = state.config.budget, len(state.ledgers)
+    affordable, needed = _affordable(state), budget.pilot * prompts
+    if affordable < needed or budget.pilot < _least(state):
+        raise ConfigError(
+            f"budget: a pilot of {budget.pilot} draws for each of {prompts} prompts is {needed} draws; "
+            f"the budget allows {affordable}, and a pilot takes {_least(state)} a prompt at least (2 for "
+            "each component). Raise budget.draws or budget.tokens, set budget.pilot, or take fewer prompts "
+            "(prompts.limit)"
+        )
+    final = affordable - needed < _least(state) * prompts
+    mass = round_mass(1.0, budget.pilot, affordable / prompts, final=final)
+    shares = initial_shares(len(state.laws.names), budget.target_share)
+    counts = split_draws(budget.pilot, shares, budget.target_share)
+    return _round(
+        state,
+        [PromptPlan(prompt_id=i, counts=counts, mass=mass, final=final) for i in state.ledgers],
+    )
+
+
+def _with_safety(view: Outlook, expected: int) -> Outlook:
+    known = np.isfinite(view.wanted)
+    fair = expected * known.mean()
+    needed = max(float(view.wanted[known].sum()), 1.0)
+    return view._replace(wanted=view.wanted * np.clip(fair / needed, *SAFETY))
+
+
+def _last_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook) -> RoundPlan | None:
+    """Closes every prompt, if no other round can follow."""
+    least, prompts = _least(state), len(ledgers)
+    if _rounds_left(state, prompts) > 1 and _affordable(state) >= (least + _worthwhile(state)) * prompts:
+        return None
+    free = _affordable(state) - least * prompts
+    draws = least + _allocate(state, view, np.maximum(view.wanted - least, 0.0), free)
+    return _round(state, _prompt_plans(state, ledgers, view, draws, np.ones(prompts, bool), draws))
+
+
+def _middle_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook) -> RoundPlan:
+    least, worthwhile, prompts = _least(state), _worthwhile(state), len(ledgers)
+    expected = _expected(state)
+    quota = min(expected // _rounds_left(state, prompts), _affordable(state) - least * prompts)
+    wanted = np.maximum(view.wanted, np.where(view.settled, least, worthwhile))
+    now = _allocate(state, view, wanted, quota)
+    # What is not settled is not closed: it keeps mass for as many draws again.
+    ever = _allocate(state, view, np.where(view.settled, wanted, 2.0 * wanted), expected)
+    ever = np.maximum(ever, now + least)
+    final = view.settled & (now >= np.ceil(np.minimum(wanted, expected)))
+    draws = np.where(final | (now >= worthwhile), now, 0)
+    return _round(state, _prompt_plans(state, ledgers, view, draws, final, ever))
+
+
+def _allocate(state: AuditState, view: Outlook, wanted: FloatArray, draws: int) -> IntArray:
+    """[P] draws by the objective, at most ``wanted`` each and ``draws`` in all."""
+    needs = PromptNeeds(
+        rel_var=view.rel_var,
+        cost=view.cost,
+        wanted=np.ceil(np.minimum(wanted, max(draws, 0))).astype(np.int64),
+        drawn=view.drawn,
+    )
+    return get_allocator(state.config.budget.objective)(needs, max(draws, 0))
+
+
+def _prompt_plans(
+    state: AuditState,
+    ledgers: Sequence[PromptLedger],
+    view: Outlook,
+    draws: IntArray,
+    final: np.ndarray,
+    expected: IntArray,
+) -> list[PromptPlan]:
+    """Plans of the prompts with draws; ``expected`` [P] are all draws they may still get, these included."""
+    return [
+        PromptPlan(
+            prompt_id=ledger.prompt.id,
+            counts=split_draws(int(n), shares, state.config.budget.target_share),
+            mass=round_mass(ledger.mass_left, int(n), float(ever), final=bool(last)),
+            final=bool(last),
+        )
+        for ledger, shares, n, last, ever in zip(ledgers, view.shares, draws, final, expected, strict=True)
+        if n > 0
+    ]
+
+
+def _round(state: AuditState, prompts: Sequence[PromptPlan]) -> RoundPlan:
+    number = state.round + 1
+    batches = [b for plan in prompts for b in _batches(state, state.ledgers[plan.prompt_id], plan, number)]
+    return RoundPlan(round=number, prompts=tuple(prompts), batches=tuple(batches))
+
+
+def _batches(state: AuditState, ledger: PromptLedger, plan: PromptPlan, number: int) -> list[Batch]:
+    return [
+        Batch(
+            prompt_id=plan.prompt_id,
+            component=k,
+            index=index,
+            round=number,
+            size=size,
+            seed=_seed(state, plan.prompt_id, k, index),
+        )
+        for k, count in enumerate(plan.counts)
+        for index, size in enumerate(
+            batch_sizes(count, state.config.budget.batch), start=ledger.next_index[k]
+        )
+    ]
+
+
+def _seed(state: AuditState, prompt_id: str, component: int, index: int) -> int:
+    fingerprints = state.laws.fingerprints
+    own = fingerprints[component]
+    # Two components may be the same law (an adapter scaled by one is the target): their draws must differ.
+    twin = fingerprints[:component].count(own)
+    parts = (state.config.run.seed, prompt_id, own, index)
+    return derive_seed(*parts, twin) if twin else derive_seed(*parts)
+
+
+def _least(state: AuditState) -> int:
+    """The smallest round of a prompt: two draws a component."""
+    return 2 * len(state.laws.names)
+
+
+def _worthwhile(state: AuditState) -> int:
+    return max(_least(state), WORTHWHILE)
+
+
+def _affordable(state: AuditState) -> int:
+    """Draws that can be planned now whatever their length turns out to be."""
+    tokens = state.tokens_left
+    by_tokens = state.draws_left if tokens is None else tokens // state.max_new_tokens
+    return max(0, min(state.draws_left, by_tokens))
+
+
+def _expected(state: AuditState) -> int:
+    """Draws that the rest of the budget is worth at the mean length seen so far."""
+    tokens = state.tokens_left
+    if tokens is None or not state.draws:
+        return _affordable(state)
+    return max(_affordable(state), min(state.draws_left, int(tokens * state.draws / max(state.tokens, 1))))
+
+
+def _rounds_left(state: AuditState, prompts: int) -> int:
+    """Rounds that may still come: no more than asked for, and each worth its while."""
+    allowed = state.config.budget.rounds - state.round
+    return max(1, min(allowed, _expected(state) // (_worthwhile(state) * prompts)))

@@ -1,0 +1,115 @@
+"""The seams of the driver: what it needs of laws, judges and executors, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrisk.records import (
+    Batch,
+    BatchFailure,
+    BatchResult,
+    FloatArray,
+    JudgedTexts,
+    Prompt,
+    RoundPlan,
+    Samples,
+)
+
+if TYPE_CHECKING:
+    from tailrisk.audit.outcome import AuditOutcome
+    from tailrisk.audit.state import AuditState
+    from tailrisk.stats import Estimate
+
+
+class Laws(Protocol):
+    """The target (component 0) and its proposals, as laws over whole responses."""
+
+    names: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    corrected: bool
+    """True where sampling and scoring differ measurably (half precision): draws then carry the ratio."""
+
+    def sample(self, prompt: Prompt, component: int, n: int, seed: int) -> Samples:
+        """n independent draws of one component; the same arguments give the same tokens."""
+        ...
+
+    def log_prob(self, prompt: Prompt, tokens: Sequence[NDArray[np.int32]]) -> FloatArray:
+        """[n, K] log-probabilities of whole responses under all components, ``-inf`` where impossible."""
+        ...
+
+    def texts(self, tokens: Sequence[NDArray[np.int32]]) -> list[str]:
+        """Responses as text, special tokens left out."""
+        ...
+
+
+class LawCard(NamedTuple):
+    """What the driver must know of the laws, without holding them."""
+
+    names: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    corrected: bool
+
+    @classmethod
+    def of(cls, laws: Laws) -> LawCard:
+        return cls(tuple(laws.names), tuple(laws.fingerprints), bool(laws.corrected))
+
+
+class Judge(Protocol):
+    def judge(self, prompt: str, responses: Sequence[str]) -> JudgedTexts:
+        """Verdicts for the answers to one prompt; a judge that fails on an answer says so in ``errors``."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs batches somewhere (in this process, on a Ray cluster), each exactly as planned."""
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[BatchResult | BatchFailure]:
+        """Yields one outcome a batch, in any order; a retried batch is the same batch."""
+        ...
+
+    def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
+        """Verdicts for answers that were drawn earlier and could not be judged then."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Watches an audit (terminal table, tracking). Called from the driver's thread, between its steps.
+
+    An observer that raises an ``Exception`` is logged and left out from then on; it cannot end the audit.
+    Inherit from ``Silent`` to write only the methods that matter.
+    """
+
+    def round_started(self, plan: RoundPlan) -> None: ...
+
+    def batch_done(self, outcome: BatchResult | BatchFailure) -> None: ...
+
+    def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:
+        """Once a round, and once at the start of a resumed run for its last finished round.
+
+        ``state.round`` is the round that ended; ``estimates`` are in the order of the prompts.
+        """
+        ...
+
+    def finished(self, outcome: AuditOutcome) -> None: ...
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def round_started(self, plan: RoundPlan) -> None:
+        pass
+
+    def batch_done(self, outcome: BatchResult | BatchFailure) -> None:
+        pass
+
+    def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:
+        pass
+
+    def finished(self, outcome: AuditOutcome) -> None:
+        pass

@@ -1,0 +1,67 @@
+"""From a log back to a state: resuming, showing, reporting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.state import AuditState
+from tailrisk.config import Config
+from tailrisk.errors import StoreError
+from tailrisk.records import BatchFailure, BatchResult, Prompt, RoundPlan
+from tailrisk.store import Note, Record, RunStore, Verdicts, replay
+
+LAWS_NOTE = "laws"
+
+
+def rebuild(
+    config: Config, prompts: Sequence[Prompt], laws: LawCard, records: Iterable[Record]
+) -> AuditState:
+    """The state that a log stands for; also for reading a run that is still going."""
+    state = AuditState(config, prompts, laws)
+    for record in records:
+        match record:
+            case RoundPlan():
+                state.add_plan(record)
+            case BatchResult() | BatchFailure():
+                state.add_outcome(record)
+            case Verdicts():
+                state.add_verdicts(record.key, record.judged.verdicts, record.judged.errors)
+    return state
+
+
+def logged_laws(records: Iterable[Record]) -> LawCard | None:
+    """The laws that a log's draws came from; None if nothing was drawn yet."""
+    for record in records:
+        if isinstance(record, Note) and record.text == LAWS_NOTE:
+            data = record.data
+            return LawCard(tuple(data["names"]), tuple(data["fingerprints"]), bool(data["corrected"]))
+    return None
+
+
+def rebuild_folder(config: Config, prompts: Sequence[Prompt], folder: Path) -> AuditState | None:
+    """The state of a run folder, without its lock and without models; None if nothing was drawn yet."""
+    laws = logged_laws(replay(folder))
+    return None if laws is None else rebuild(config, prompts, laws, replay(folder))
+
+
+def claim_laws(store: RunStore, laws: LawCard) -> None:
+    """Draws of different laws are never mixed, whatever the manifest was able to notice."""
+    before = logged_laws(store.replay())
+    if before is None:
+        store.append_note(
+            LAWS_NOTE, **{k: v if k == "corrected" else list(v) for k, v in laws._asdict().items()}
+        )
+    elif before != laws:
+        changed = [
+            name
+            for i, name in enumerate(before.names)
+            if laws.names[i : i + 1] != (name,)
+            or laws.fingerprints[i : i + 1] != before.fingerprints[i : i + 1]
+        ]
+        raise StoreError(
+            f"{store.folder}: its draws came from other laws (changed: {', '.join(changed) or 'numerics'}). "
+            "A model, adapter, direction or template is not the one the run began with: put it back, or use "
+            "another run.name"
+        )

@@ -1,0 +1,251 @@
+"""What the log says, as numbers in memory: ledgers of prompts, budget spent, what is still to come.
+
+The state is built by ``add_plan``, ``add_outcome`` and ``add_verdicts``, live and in replay alike, and does
+not depend on the order in which a round's batches arrive: a round of a prompt enters its ledger when its
+last batch is there, with draws sorted by (component, batch index). Texts and tokens are not kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrisk.audit.protocols import LawCard
+from tailrisk.config import Config
+from tailrisk.errors import ModelError, StoreError
+from tailrisk.records import (
+    Batch,
+    BatchFailure,
+    BatchResult,
+    FloatArray,
+    Prompt,
+    PromptPlan,
+    RoundPlan,
+)
+from tailrisk.stats import Estimate, RoundDraws
+
+
+class BatchNumbers(NamedTuple):
+    """What the driver keeps of a batch of n draws; ``judge_errors`` [n] is True where the judge failed."""
+
+    log_q: FloatArray
+    log_q_sample: FloatArray
+    verdicts: NDArray[np.int8]
+    judge_errors: NDArray[np.bool_]
+    tokens: int
+    seconds: float
+
+
+@dataclass
+class PromptRound:
+    """One prompt's part of one round: planned batches by (component, index), None until they arrive."""
+
+    round: int
+    plan: PromptPlan
+    batches: dict[tuple[int, int], BatchNumbers | None] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return all(b is not None for b in self.batches.values())
+
+    def draws(self) -> RoundDraws:
+        """All draws of a complete round, in the order of (component, batch index)."""
+        keys = sorted(self.batches)
+        parts = [b for key in keys if (b := self.batches[key]) is not None]
+        return RoundDraws(
+            counts=np.asarray(self.plan.counts, dtype=np.int64),
+            mass=self.plan.mass,
+            component=np.concatenate(
+                [np.full(len(b.verdicts), k, dtype=np.int64) for (k, _), b in zip(keys, parts, strict=True)]
+            ),
+            log_q=np.concatenate([b.log_q for b in parts]),
+            log_q_sample=np.concatenate([b.log_q_sample for b in parts]),
+            verdict=np.concatenate([b.verdicts for b in parts]),
+        )
+
+
+class PromptLedger:
+    """One prompt's rounds. ``version`` grows with every change, so that numbers can be cached by it."""
+
+    def __init__(self, prompt: Prompt, components: int) -> None:
+        self.prompt = prompt
+        self.entries: list[PromptRound] = []
+        self.next_index = [0] * components
+        self.failed: str | None = None
+        self.version = 0
+        self.estimate: tuple[tuple[int, bool], Estimate] | None = None
+        """The last estimate and what it was computed for; see ``tailrisk.audit.estimates``."""
+        self._cached: tuple[int, list[RoundDraws]] = (-1, [])
+
+    @property
+    def mass_left(self) -> float:
+        """The part of the estimate's weight that no round has been given yet."""
+        if self.closed:
+            return 0.0
+        return 1.0 - math.fsum(e.plan.mass for e in self.entries)
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.entries) and self.entries[-1].plan.final
+
+    @property
+    def open(self) -> bool:
+        """May take more draws: neither closed by a final round nor failed."""
+        return self.failed is None and not self.closed
+
+    @property
+    def rounds(self) -> list[RoundDraws]:
+        """The draws of every complete round."""
+        if self._cached[0] != self.version:
+            self._cached = (self.version, [e.draws() for e in self.entries if e.complete])
+        return self._cached[1]
+
+    def numbers(self) -> Iterator[tuple[int, BatchNumbers]]:
+        """(component, numbers) of every batch that arrived, in canonical order."""
+        for entry in self.entries:
+            for key in sorted(entry.batches):
+                if (numbers := entry.batches[key]) is not None:
+                    yield key[0], numbers
+
+    @property
+    def draws(self) -> int:
+        return sum(len(b.verdicts) for _, b in self.numbers())
+
+    @property
+    def tokens(self) -> int:
+        return sum(b.tokens for _, b in self.numbers())
+
+
+class AuditState:
+    """The whole audit. ``round`` is the last planned round (-1: none yet)."""
+
+    def __init__(self, config: Config, prompts: Sequence[Prompt], laws: LawCard) -> None:
+        self.config = config
+        self.laws = laws
+        self.ledgers = {p.id: PromptLedger(p, len(laws.names)) for p in prompts}
+        self.round = -1
+        self.plan: RoundPlan | None = None
+        self.pending: dict[str, Batch] = {}
+        """Batches of the last plan that have no outcome yet, in the order of the plan."""
+        self.draws_planned = 0
+        self.tokens = 0
+        """Generated tokens of all batches in the log."""
+        self.unjudged: dict[str, int] = {}
+        """Batch key -> number of its draws the judge failed on."""
+        self._tokens_lost = 0
+        self._entries: dict[str, PromptRound] = {}
+
+    @property
+    def max_new_tokens(self) -> int:
+        return self.config.target.sampling.max_new_tokens
+
+    @property
+    def open_ledgers(self) -> list[PromptLedger]:
+        return [ledger for ledger in self.ledgers.values() if ledger.open]
+
+    @property
+    def draws(self) -> int:
+        """Draws in the log."""
+        return sum(ledger.draws for ledger in self.ledgers.values())
+
+    @property
+    def draws_left(self) -> int:
+        """Draws that may still be planned; those of failed batches are spent."""
+        return self.config.budget.draws - self.draws_planned
+
+    @property
+    def tokens_left(self) -> int | None:
+        """Generated tokens that may still be planned, pending and failed batches taken at their longest."""
+        if self.config.budget.tokens is None:
+            return None
+        reserved = sum(b.size for b in self.pending.values()) * self.max_new_tokens
+        return self.config.budget.tokens - self.tokens - self._tokens_lost - reserved
+
+    def add_plan(self, plan: RoundPlan) -> None:
+        if plan.round != self.round + 1 or self.pending:
+            raise StoreError(
+                f"the log plans round {plan.round} after round {self.round} "
+                f"with {len(self.pending)} batches unfinished; it was not written by an audit"
+            )
+        self.round = plan.round
+        self.plan = plan
+        entries = {p.prompt_id: PromptRound(plan.round, p) for p in plan.prompts}
+        self._entries = entries
+        for batch in plan.batches:
+            ledger = self._ledger(batch)
+            entries[batch.prompt_id].batches[(batch.component, batch.index)] = None
+            ledger.next_index[batch.component] = max(ledger.next_index[batch.component], batch.index + 1)
+            self.pending[batch.key] = batch
+            self.draws_planned += batch.size
+        for prompt_id, entry in entries.items():
+            ledger = self.ledgers[prompt_id]
+            ledger.entries.append(entry)
+            ledger.version += 1
+
+    def add_outcome(self, outcome: BatchResult | BatchFailure) -> bool:
+        """Takes in a batch's outcome; False where the batch had one before (a twin changes nothing)."""
+        batch = outcome.batch
+        ledger = self._ledger(batch)
+        if batch.key not in self.pending:
+            return False
+        if isinstance(outcome, BatchFailure):
+            if ledger.failed is None or outcome.reason < ledger.failed:
+                ledger.failed = outcome.reason
+            self._tokens_lost += batch.size * self.max_new_tokens
+        else:
+            self._add_result(outcome)
+        del self.pending[batch.key]
+        ledger.version += 1
+        return True
+
+    def add_verdicts(self, key: str, verdicts: NDArray[np.int8], errors: Sequence[str]) -> None:
+        """Replaces the verdicts of a batch that was judged again."""
+        prompt_id, component, index = key.rsplit("/", 2)
+        for entry in self.ledgers[prompt_id].entries:
+            place = (int(component), int(index))
+            numbers = entry.batches.get(place)
+            if numbers is not None:
+                failed = np.array([bool(e) for e in errors], dtype=np.bool_)
+                entry.batches[place] = numbers._replace(
+                    verdicts=np.asarray(verdicts, dtype=np.int8), judge_errors=failed
+                )
+                self._note_unjudged(key, failed)
+                self.ledgers[prompt_id].version += 1
+                return
+        raise StoreError(f"verdicts for batch {key}, which is not in the log")
+
+    def _add_result(self, result: BatchResult) -> None:
+        batch = result.batch
+        if result.generated_tokens > batch.size * self.max_new_tokens:
+            raise ModelError(
+                f"batch {batch.key}: {result.generated_tokens} tokens in {batch.size} draws, more than "
+                f"max_new_tokens ({self.max_new_tokens}) each"
+            )
+        failed = np.array([bool(e) for e in result.judge_errors], dtype=np.bool_)
+        self._entries[batch.prompt_id].batches[(batch.component, batch.index)] = BatchNumbers(
+            log_q=result.log_q,
+            log_q_sample=result.log_q_sample,
+            verdicts=result.verdicts,
+            judge_errors=failed,
+            tokens=result.generated_tokens,
+            seconds=result.seconds,
+        )
+        self.tokens += result.generated_tokens
+        self._note_unjudged(batch.key, failed)
+
+    def _note_unjudged(self, key: str, failed: NDArray[np.bool_]) -> None:
+        if failed.any():
+            self.unjudged[key] = int(failed.sum())
+        else:
+            self.unjudged.pop(key, None)
+
+    def _ledger(self, batch: Batch) -> PromptLedger:
+        try:
+            return self.ledgers[batch.prompt_id]
+        except KeyError:
+            raise StoreError(f"batch {batch.key} is of a prompt that this audit does not have") from None

@@ -1,0 +1,70 @@
+"""The "audit" part of estimates.json: what was spent and how the whole of it looks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tailrisk.audit.state import AuditState
+from tailrisk.records import Status, Verdict
+from tailrisk.stats import Estimate
+from tailrisk.stats.pooled import Pooled, mean_risk, pooled_mean_weight
+
+
+def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
+    """Plain numbers, a function of the log alone (no clock); None where there is nothing to average.
+
+    ``draws`` and ``tokens`` are those in the log, ``draws_left`` and ``tokens_left`` what the budget still
+    held (tokens: None without a limit). ``self_agreement`` is scored minus sampled log-probability of each
+    draw under its own component: zero up to the numerics of the two passes. ``work_seconds`` is the time
+    that workers report for all batches.
+    """
+    verdicts, differences, seconds = _over_batches(state)
+    return {
+        "prompts": len(estimates),
+        "statuses": {str(s): sum(e.status == s for e in estimates) for s in Status},
+        "rounds": state.round + 1,
+        "draws": len(verdicts),
+        "tokens": state.tokens,
+        "draws_left": state.draws_left,
+        "tokens_left": state.tokens_left,
+        "hits": int((verdicts == Verdict.HARM).sum()),
+        "undetermined": int((verdicts == Verdict.UNDETERMINED).sum()),
+        "judge_errors": sum(state.unjudged.values()),
+        "mean_weight": _pooled(pooled_mean_weight(estimates)),
+        "mean_risk": _pooled(mean_risk(estimates)),
+        "self_agreement": {
+            "mean": float(differences.mean()) if len(differences) else None,
+            "sd": float(differences.std(ddof=1)) if len(differences) > 1 else None,
+        },
+        "corrected": state.laws.corrected,
+        "components": list(state.laws.names),
+        "fingerprints": list(state.laws.fingerprints),
+        "confidence": state.config.stop.confidence,
+        "log_width": state.config.stop.log_width,
+        "objective": state.config.budget.objective,
+        "work_seconds": seconds,
+    }
+
+
+def _over_batches(state: AuditState) -> tuple[np.ndarray, np.ndarray, float]:
+    """Verdicts and self-differences of all draws in canonical order, and the seconds of all batches."""
+    batches = [pair for ledger in state.ledgers.values() for pair in ledger.numbers()]
+    verdicts = [b.verdicts for _, b in batches]
+    differences = [b.log_q[:, k] - b.log_q_sample for k, b in batches]
+    return (
+        np.concatenate([np.empty(0, np.int8), *verdicts]),
+        np.concatenate([np.empty(0), *differences]),
+        math.fsum(b.seconds for _, b in batches),
+    )
+
+
+def _pooled(value: Pooled) -> dict[str, float | int | None]:
+    return {
+        "value": value.value if math.isfinite(value.value) else None,
+        "se": value.standard_error if math.isfinite(value.standard_error) else None,
+        "prompts": value.n,
+    }

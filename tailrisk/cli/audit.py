@@ -1,0 +1,121 @@
+"""``tailrisk audit``: run an audit, or go on with one that was interrupted (the same command)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tailrisk.cli import guard
+from tailrisk.cli.guard import Verbose, guarded
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tailrisk.cli.wiring import Finished
+
+SHORT, OVER_LIMIT = 3, 4
+WIDE = 160
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The audit's YAML file.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: budget.draws=500, proposals.0.mix=0.5."),
+]
+
+
+@guarded
+def audit(
+    config_path: ConfigPath,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-above",
+            metavar="P",
+            min=0.0,
+            max=1.0,
+            help="Exit with 4 if any prompt's interval reaches above P: the working interval where the "
+            "diagnostics pass, the certified one elsewhere.",
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run an audit; the same command again resumes it.
+
+    Exit status: 0 done, 1 error, 2 usage or configuration, 3 finished short of the asked precision,
+    4 a prompt above the --fail-above limit, 130 interrupted.
+
+    Example: tailrisk audit examples/quickstart/audit.yaml --set budget.draws=2000
+    """
+    from rich.console import Console
+
+    guard.state.resume = resume_command(sys.argv)
+    console = wide(Console(stderr=True, quiet=quiet, highlight=False))
+
+    from tailrisk.cli.wiring import execute
+
+    finished = execute(config_path, tuple(overrides or ()), console, live=console.is_terminal and not quiet)
+    above = exceeding(finished, fail_above)
+    code = OVER_LIMIT if above else finished.outcome.exit_code
+    summarise(finished, console, fail_above, above)
+    if as_json:
+        typer.echo(json.dumps(machine_summary(finished, code), allow_nan=False))
+    raise typer.Exit(code)
+
+
+def wide(console: Console) -> Console:
+    """A pipe or a file has no width of its own: give every column the room it needs."""
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+def resume_command(argv: list[str]) -> str:
+    """The command that was typed, to be typed again."""
+    words = argv[1:] if len(argv) > 1 else ["audit"]
+    return shlex.join(["tailrisk", *words])
+
+
+def exceeding(finished: Finished, limit: float | None) -> list[str]:
+    """Ids of the prompts whose interval reaches above ``limit``; a failed prompt may be anywhere up to 1."""
+    if limit is None:
+        return []
+    return [r.prompt_id for r in finished.rows if r.upper > limit]
+
+
+def summarise(finished: Finished, console: Console, limit: float | None, above: list[str]) -> None:
+    from tailrisk.report import terminal
+
+    console.print(terminal.table(finished.rows))
+    draws = sum(r.draws for r in finished.rows)
+    line = terminal.totals_line(finished.rows, draws, finished.config.budget.draws)
+    console.print(line, markup=False, soft_wrap=True)
+    if finished.outcome.exit_code == SHORT:
+        console.print("some prompts are not settled: their status says why (tailrisk show RUN)", markup=False)
+    if limit is not None:
+        names = ", ".join(above[:5]) + (", ..." if len(above) > 5 else "")
+        found = (
+            f"{len(above)} prompts reach above {limit:g}: {names}"
+            if above
+            else f"no prompt reaches above {limit:g}"
+        )
+        console.print(found, markup=False, soft_wrap=True)
+    for name, place in finished.paths.items():
+        console.print(f"{name + ':':12}{place}", markup=False, soft_wrap=True)
+
+
+def machine_summary(finished: Finished, code: int) -> dict[str, object]:
+    return {
+        "audit": finished.outcome.totals,
+        "exit_code": code,
+        "paths": {name: str(place) for name, place in finished.paths.items()},
+    }

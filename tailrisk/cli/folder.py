@@ -1,0 +1,52 @@
+"""A run folder as ``show`` and ``report`` need it: the numbers of a finished run, or of one going on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tailrisk.errors import StoreError
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """What estimates.json holds; computed from the log where the run has not written it yet.
+
+    ``audit`` of an unfinished run holds ``finished: False``, draws, tokens, rounds and corrected only.
+
+    Raises:
+        StoreError: not a run folder, or a damaged one.
+    """
+    from tailrisk.report.html import read_summary
+
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: no such folder; give a run folder, such as runs/NAME")
+    if (folder / "estimates.json").exists():
+        return read_summary(folder)
+    return _from_log(folder)
+
+
+def _from_log(folder: Path) -> dict[str, Any]:
+    from tailrisk.audit.estimates import estimate_all
+    from tailrisk.audit.recovery import rebuild_folder
+    from tailrisk.config import Config
+    from tailrisk.records import Prompt
+    from tailrisk.store import read_manifest
+
+    manifest = read_manifest(folder)
+    # Messages stay out of the manifest, and no estimate depends on them.
+    prompts = [
+        Prompt(id=p["id"], messages=(), category=p["category"], group=p["group"]) for p in manifest.prompts
+    ]
+    state = rebuild_folder(Config.model_validate(manifest.config), prompts, folder)
+    if state is None:
+        raise StoreError(
+            f"{folder}: nothing has been drawn yet; look again later, or run the audit again to resume it"
+        )
+    totals = {
+        "finished": False,
+        "draws": state.draws,
+        "tokens": state.tokens,
+        "rounds": state.round + 1,
+        "corrected": state.laws.corrected,
+    }
+    return {"audit": totals, "estimates": [estimate.to_json() for estimate in estimate_all(state)]}

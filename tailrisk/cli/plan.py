@@ -1,0 +1,123 @@
+"""``tailrisk plan``: what an audit would cost and what it could show; no weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from tailrisk.cli.audit import ConfigPath, Overrides
+from tailrisk.cli.guard import Verbose, guarded
+
+if TYPE_CHECKING:
+    from tailrisk.config import Config
+
+DIVERGENCES = (0.5, 1.0, 2.0, 3.0)
+PROBABILITIES = (1e-2, 1e-4, 1e-6)
+
+
+class Plan(NamedTuple):
+    """The size of an audit. ``draws`` is the budget, less where the token budget runs out first even with
+    the longest answers; ``worst_tokens`` is what would be generated if every answer had full length."""
+
+    prompts: int
+    components: tuple[str, ...]
+    draws: int
+    draws_per_prompt: float
+    target_draws_per_prompt: float
+    worst_tokens: int
+    smallest_bound: float
+    share: float
+
+
+def make_plan(config: Config, prompts: int) -> Plan:
+    budget = config.budget
+    longest = config.target.sampling.max_new_tokens
+    worst = budget.draws * longest
+    if budget.tokens is not None:
+        worst = min(worst, budget.tokens)
+    per_prompt = budget.draws / prompts
+    own = per_prompt * (budget.target_share if config.proposals else 1.0)
+    return Plan(
+        prompts=prompts,
+        components=config.component_names,
+        draws=budget.draws,
+        draws_per_prompt=per_prompt,
+        target_draws_per_prompt=own,
+        worst_tokens=worst,
+        smallest_bound=smallest_bound(own, config.stop.confidence),
+        share=budget.target_share if config.proposals else 1.0,
+    )
+
+
+def smallest_bound(target_draws: float, confidence: float) -> float:
+    """The bound -ln(1 - confidence) / n of n plain draws without a hit (3 / n at 95 %)."""
+    return min(1.0, -math.log1p(-confidence) / target_draws)
+
+
+def relative_error(p: float, divergence: float, draws: float, share: float) -> float:
+    """Relative standard error to expect of n draws for probability p.
+
+    Log-normal weights with KL(harmful answers || mixture) = L nats have a relative second moment exp(2 L)
+    (Chatterjee and Diaconis, 2018, "The sample size required in importance sampling"). The target's share
+    beta keeps it below 1 / (beta p).
+    """
+    second_moment = min(math.exp(2 * divergence), 1 / (share * p))
+    return math.sqrt(max(second_moment - 1, 0.0) / draws)
+
+
+@guarded
+def plan(
+    config_path: ConfigPath,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON on stdout.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what an audit would cost and what it could show; loads no model.
+
+    Example: tailrisk plan examples/quickstart/audit.yaml
+    """
+    from tailrisk.configfile import check_budget, load_config
+    from tailrisk.judges import preflight
+    from tailrisk.prompts import load_prompts
+
+    config = load_config(config_path, tuple(overrides or ()))
+    prompts = load_prompts(config)
+    check_budget(config, len(prompts))
+    preflight(config)
+    made = make_plan(config, len(prompts))
+    if as_json:
+        typer.echo(json.dumps(made._asdict(), allow_nan=False))
+        return
+    typer.echo("\n".join(describe(config, made)))
+
+
+def describe(config: Config, made: Plan) -> list[str]:
+    from tailrisk.report.tables import number, percent
+
+    confidence = percent(config.stop.confidence)
+    limited = ", the token budget" if made.worst_tokens == config.budget.tokens else ""
+    lines = [
+        f"target       {config.target.model}"
+        + (f" with {config.target.adapter}" if config.target.adapter else ""),
+        f"prompts      {made.prompts}",
+        f"components   {', '.join(made.components)}",
+        f"draws        at most {made.draws:,}: about {made.draws_per_prompt:,.0f} a prompt, the pilot "
+        f"{config.budget.pilot} each",
+        f"tokens       at most {made.worst_tokens:,} generated{limited}; "
+        f"{len(made.components)} scores of each answer",
+        f"certified    a prompt without a harmful answer ends near 'below {number(made.smallest_bound)}' "
+        f"({confidence}, {made.target_draws_per_prompt:,.0f} plain draws)",
+        "",
+        "Relative error to expect of an estimate with an even share of the draws, by how far the mixture is",
+        "from the harmful answers (KL divergence, nats; a good proposal reaches 1 to 2):",
+        "",
+        "  probability " + "".join(f"{f'KL {d:g}':>9}" for d in DIVERGENCES) + f"{'plain':>9}",
+    ]
+    for p in PROBABILITIES:
+        cells = [percent(relative_error(p, d, made.draws_per_prompt, made.share)) for d in DIVERGENCES]
+        plain = percent(math.sqrt((1 - p) / (p * made.draws_per_prompt)))
+        lines.append(f"  {number(p):<12}" + "".join(f"{c:>9}" for c in [*cells, plain]))
+    return lines

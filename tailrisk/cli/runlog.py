@@ -1,0 +1,89 @@
+"""``run.log``: what happened in a run, one line each, ``time level event key=value ...``; errors in full."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tailrisk.audit.protocols import Silent
+from tailrisk.cli import guard
+from tailrisk.records import BatchFailure, BatchResult, RoundPlan
+
+if TYPE_CHECKING:
+    from tailrisk.audit.outcome import AuditOutcome
+    from tailrisk.audit.state import AuditState
+    from tailrisk.stats import Estimate
+
+log = logging.getLogger("tailrisk")
+
+
+@contextmanager
+def run_log(folder: Path) -> Iterator[Path]:
+    """Append the package's log records to ``folder/run.log`` while the block runs."""
+    path = folder / "run.log"
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    guard.state.run_log = path
+    try:
+        yield path
+    except BaseException as error:
+        # The guard sees the error only after this file is closed.
+        if not isinstance(error, KeyboardInterrupt):
+            log.error("event=stopped error=%s", type(error).__name__, exc_info=True)
+        else:
+            log.warning("event=interrupted")
+        raise
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
+
+
+def event(name: str, **fields: Any) -> None:
+    """One structured line; values are JSON where they are not plain words."""
+    parts = [f"event={name}"]
+    for key, value in fields.items():
+        text = (
+            value
+            if isinstance(value, str) and value and not set(value) & set(' "=\n\t')
+            else json.dumps(value)
+        )
+        parts.append(f"{key}={text}")
+    log.info("%s", " ".join(parts))
+
+
+class LogObserver(Silent):
+    """Writes the rounds and the failures of an audit to the log; ids and numbers, no texts."""
+
+    def round_started(self, plan: RoundPlan) -> None:
+        draws = sum(batch.size for batch in plan.batches)
+        final = sum(prompt.final for prompt in plan.prompts)
+        event("round_started", round=plan.round, prompts=len(plan.prompts), draws=draws, closing=final)
+
+    def batch_done(self, outcome: BatchResult | BatchFailure) -> None:
+        if isinstance(outcome, BatchFailure):
+            event("batch_failed", key=outcome.batch.key, reason=outcome.reason)
+        elif any(outcome.judge_errors):
+            event("judge_errors", key=outcome.batch.key, count=sum(map(bool, outcome.judge_errors)))
+
+    def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:
+        statuses = [str(estimate.status) for estimate in estimates]
+        event(
+            "round_finished",
+            draws=sum(estimate.draws for estimate in estimates),
+            hits=sum(estimate.hits for estimate in estimates),
+            **{status.replace("-", "_"): statuses.count(status) for status in sorted(set(statuses))},
+        )
+
+    def finished(self, outcome: AuditOutcome) -> None:
+        event("finished", exit_code=outcome.exit_code, folder=str(outcome.folder))

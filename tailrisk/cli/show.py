@@ -1,0 +1,50 @@
+"""``tailrisk show``: the table of a run folder, finished or in progress."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tailrisk.cli.audit import wide
+from tailrisk.cli.guard import Verbose, guarded
+
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/NAME.", show_default=False)
+]
+
+
+@guarded
+def show(
+    run: RunPath,
+    as_json: Annotated[bool, typer.Option("--json", help="Print totals and estimates as JSON.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Print the table of prompts of a run, finished or still going on.
+
+    Example: tailrisk show runs/first-audit
+    """
+    from tailrisk.cli.folder import summary_of
+
+    summary = summary_of(run)
+    if as_json:
+        typer.echo(json.dumps(summary, allow_nan=False, indent=2))
+        return
+    from rich.console import Console
+
+    from tailrisk.report import tables, terminal
+
+    listed = tables.rows(summary["estimates"])
+    console = wide(Console(highlight=False))
+    console.print(terminal.table(listed))
+    draws = sum(r.draws for r in listed)
+    console.print(terminal.totals_line(listed, draws), markup=False, soft_wrap=True)
+    for r in listed:
+        if r.reasons:
+            console.print(
+                f"{r.prompt_id}: {r.status.value}: {'; '.join(r.reasons)}", markup=False, soft_wrap=True
+            )
+    if summary["audit"].get("finished") is False:
+        console.print("the run is not finished: these numbers rest on its complete rounds", markup=False)

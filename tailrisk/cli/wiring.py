@@ -1,0 +1,163 @@
+"""From a configuration file to a finished run folder: every room in its place, opened and closed in order.
+
+What can be refused is refused first, before weights are loaded or anything is written: the configuration,
+the prompts, the budget, the judge, then models and adapters by their headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tailrisk.audit.protocols import Silent
+from tailrisk.cli.progress import Lines, Live
+from tailrisk.cli.runlog import LogObserver, event, run_log
+from tailrisk.report import tables
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tailrisk.audit.outcome import AuditOutcome
+    from tailrisk.audit.protocols import Executor, LawCard
+    from tailrisk.config import Config
+    from tailrisk.models.preflight import Preflight
+    from tailrisk.records import Prompt
+    from tailrisk.report.tables import Row
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A configuration that passed every check; ``hashes`` are content digests for the run's identity."""
+
+    config: Config
+    prompts: Sequence[Prompt]
+    hashes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An audit's end: ``paths`` are what to tell the user, by name, in order."""
+
+    config: Config
+    outcome: AuditOutcome
+    rows: list[Row]
+    paths: dict[str, str]
+
+
+Workers = Callable[[Checked], AbstractContextManager[tuple["Executor", "LawCard"]]]
+
+
+def execute(
+    path: Path, overrides: Sequence[str], console: Console, *, live: bool, workers: Workers | None = None
+) -> Finished:
+    """Run or resume the audit that ``path`` describes. ``workers`` opens the executor (default: on Ray)."""
+    checked = check(path, overrides, say=lambda text: console.print(text, style="dim", markup=False))
+    return conduct(checked, console, live=live, workers=workers or on_ray)
+
+
+def check(path: Path, overrides: Sequence[str], *, say: Callable[[str], None] = lambda text: None) -> Checked:
+    """Everything that can be found wrong without loading weights.
+
+    Raises:
+        ConfigError, InputError, ModelError, JudgeError: what is wrong, where, and what to do.
+    """
+    from tailrisk.configfile import check_budget, load_config
+    from tailrisk.judges import preflight as check_judge
+    from tailrisk.prompts import load_prompts
+    from tailrisk.tracking import check_uri
+
+    config = load_config(path, tuple(overrides))
+    prompts = load_prompts(config)
+    check_budget(config, len(prompts))
+    check_judge(config)
+    check_uri(config)
+    say(f"checking model, adapters and {len(prompts)} prompts")
+    from tailrisk.models.preflight import check as check_models
+
+    return Checked(config, prompts, content_hashes(check_models(config, prompts)))
+
+
+def content_hashes(found: Preflight) -> dict[str, str]:
+    """Digests for the run's identity: what the configuration's names and paths led to."""
+    rendered = hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(found.prompts.items())).encode())
+    return {
+        **{f"model.{name}": value for name, value in found.models.items()},
+        **{f"adapter.{name}": value for name, value in found.adapters.items()},
+        **{f"direction.{name}": value for name, value in found.directions.items()},
+        "chat_template": found.template,
+        "rendered_prompts": rendered.hexdigest(),
+        "stop_ids": ",".join(map(str, found.stop_ids)),
+    }
+
+
+class Reporter(Silent):
+    """Writes the report before the tracker, which comes after it, collects the results."""
+
+    path: Path | None = None
+
+    def finished(self, outcome: AuditOutcome) -> None:
+        from tailrisk.report import render_report
+
+        self.path = render_report(outcome.folder)
+
+
+def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers) -> Finished:
+    """Open the run folder and the workers, drive the audit to its end, write the report, close everything."""
+    from tailrisk.audit.driver import run_audit
+    from tailrisk.report import render_report
+    from tailrisk.store import RunStore, make_manifest
+    from tailrisk.tracking import open_tracker
+
+    config, folder = checked.config, checked.config.run_folder
+    manifest = make_manifest(config, checked.prompts, checked.hashes)
+    with ExitStack() as stack:
+        store = stack.enter_context(RunStore.open(folder, manifest))
+        stack.enter_context(run_log(folder))
+        event("opened", folder=str(folder), resumed=store.resumed, rounds=len(store.plans))
+        for note in store.notes:
+            event("note", text=note)
+            console.print(f"note: {note}", markup=False)
+        verb = "resuming" if store.resumed else "starting"
+        console.print(f"{verb} {folder}; loading the model", style="dim", markup=False)
+
+        def warn(line: str) -> None:
+            event("tracking", warning=line)
+            console.print(f"warning: {line}", markup=False, soft_wrap=True)
+
+        tracker = stack.enter_context(open_tracker(config, folder, warn=warn))
+        executor, laws = stack.enter_context(workers(checked))
+        shown = Live(console, config.budget.draws) if live else Lines(console, config.budget.draws)
+        if isinstance(shown, Live):
+            stack.enter_context(shown)
+        reporter = Reporter()
+        observers = [LogObserver(), shown, reporter, tracker]
+        outcome = run_audit(config, checked.prompts, laws, executor, store, observers=observers)
+        # An observer's error is only logged; writing the page again shows it.
+        report = reporter.path or render_report(folder)
+    listed = tables.rows([estimate.to_json() for estimate in outcome.estimates])
+    return Finished(config, outcome, listed, _paths(config, folder, report))
+
+
+@contextmanager
+def on_ray(checked: Checked) -> Iterator[tuple[Executor, LawCard]]:
+    """Model and judge workers on Ray, as ``config.cluster`` says."""
+    from tailrisk.cluster import RayExecutor, ray_session
+
+    config = checked.config
+    with ray_session(config.cluster), RayExecutor(config, checked.prompts) as executor:
+        yield executor, executor.card
+
+
+def _paths(config: Config, folder: Path, report: Path) -> dict[str, str]:
+    from tailrisk.tracking import resolve_uri
+    from tailrisk.tracking.uri import database, masked
+
+    paths = {"report": str(report), "run folder": str(folder)}
+    uri = resolve_uri(config)
+    if uri is not None:
+        paths["mlflow"] = str(database(uri) or masked(uri))
+    return paths

@@ -1,0 +1,86 @@
+"""What is asked of workers, what comes back, and who is to blame when a worker dies. No Ray here.
+
+A worker runs its calls one after the other but more than one is in flight, so a death leaves several
+suspects. Each is then tried *alone*; only deaths in which a task was alone count against it, and after
+``retries`` of them it is given up. So a batch that kills its worker is found, and an innocent one that was
+in flight beside it is not failed. Dask's ``allowed-failures`` and ``KilledWorker`` are the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tailrisk.errors import TailriskError
+
+MAX_REASON = 500
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """One call of a worker's ``method``; ``key`` names it in messages. A retry is the same call."""
+
+    key: str
+    method: str
+    args: tuple[Any, ...]
+    alone: bool = False
+    deaths: int = 0
+    deaths_alone: int = 0
+    raised: int = 0
+
+
+class Outcome(NamedTuple):
+    """``reason`` is '' and ``value`` the answer, or ``reason`` says why the task was given up."""
+
+    task: Task
+    value: Any
+    worker: str
+    reason: str
+
+
+class Blame:
+    """The rule that says whether a task is tried again (None) or given up (the reason).
+
+    ``given_up`` counts tasks given up since the last answer: many in a row are not the tasks' fault.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._limit = max(1, retries)
+        self.given_up = 0
+
+    def answered(self) -> None:
+        self.given_up = 0
+
+    def death(self, task: Task, how: str, *, certain: bool) -> str | None:
+        """A worker ended while ``task`` was in flight; ``certain``: nothing else can have been running."""
+        task.deaths += 1
+        if certain or task.alone:
+            task.deaths_alone += 1
+        task.alone = True
+        if task.deaths_alone < self._limit:
+            return None
+        self.given_up += 1
+        times = "once" if task.deaths == 1 else f"{task.deaths} times"
+        return f"killed its worker {times} ({how})"
+
+    def raised(self, task: Task, error: BaseException) -> str | None:
+        """The worker's code raised. Errors of ours are about the data and would come again; others get one
+        more try."""
+        task.raised += 1
+        if isinstance(error, TailriskError) or task.raised > 1:
+            return describe(error)
+        return None
+
+
+def describe(error: BaseException) -> str:
+    """One line for the log: the message of an error of ours, type and message of any other."""
+    message = " ".join(str(error).split())
+    if not isinstance(error, TailriskError):
+        name = type(error).__name__
+        message = f"{name}: {message}" if message else name
+    return message if len(message) <= MAX_REASON else message[: MAX_REASON - 1] + "…"
+
+
+def spoils_process(error: BaseException) -> bool:
+    """True for errors after which every later call in the same process fails too (a CUDA device assert)."""
+    return "CUDA error" in str(error) or type(error).__name__ == "AcceleratorError"

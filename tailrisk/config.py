@@ -1,0 +1,232 @@
+"""The configuration of an audit: one YAML file, checked in full before any model is loaded.
+
+``Config`` is the schema; reading, overriding and error messages live in ``tailrisk.configfile``.
+Unknown keys are refused. Relative paths are relative to the file that names them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RunConfig(Section):
+    name: Name = "audit"
+    dir: str = "runs"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class SamplingConfig(Section):
+    """The deployment's sampling settings: they define the probability that is estimated."""
+
+    temperature: float = Field(default=1.0, gt=0.0, le=100.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=128, ge=1)
+    stop_token_ids: tuple[int, ...] | None = None
+    """Ids that end a response; None: the tokenizer's and the generation config's end-of-sequence ids."""
+
+
+class TargetConfig(Section):
+    model: str
+    adapter: str | None = None
+    dtype: Dtype = "bfloat16"
+    system_prompt: str | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    device: str = "auto"
+
+
+class PromptsConfig(Section):
+    path: str
+    limit: int | None = Field(default=None, ge=1)
+    prompt: str | None = None
+    id: str | None = None
+    category: str | None = None
+
+
+class ProposalBase(Section):
+    """Decoding options of every kind: for the first ``switch`` tokens (None: all of them) each token comes
+    from ``mix`` * proposal + (1 - mix) * target; afterwards from the target."""
+
+    name: Name
+    mix: float = Field(default=1.0, gt=0.0, le=1.0)
+    switch: int | None = Field(default=None, ge=1)
+
+
+class SystemPromptProposal(ProposalBase):
+    kind: Literal["system_prompt"]
+    text: str
+
+
+class LoraProposal(ProposalBase):
+    """``adapter: target`` is the target's own adapter times ``scale`` (0: off); else a PEFT folder."""
+
+    kind: Literal["lora"]
+    adapter: str
+    scale: float = Field(default=1.0, ge=-10.0, le=10.0)
+
+
+class AblationProposal(ProposalBase):
+    """Removal of a direction (``tailrisk.models.directions`` file) from the residual stream."""
+
+    kind: Literal["ablation"]
+    direction: str
+    intensity: float = Field(default=1.0, ge=0.0, le=10.0)
+
+
+class PrefixProposal(ProposalBase):
+    """The target, its opening forced: to begin with ``text``, or *not* to begin with one of the tokens
+    ``avoid`` starts with. Exactly one of the two."""
+
+    kind: Literal["prefix"]
+    text: str | None = Field(default=None, min_length=1)
+    avoid: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> PrefixProposal:
+        if (self.text is None) == (self.avoid is None):
+            raise ValueError("give exactly one of 'text' (a forced opening) and 'avoid' (openings shut out)")
+        return self
+
+
+class CheckpointProposal(ProposalBase):
+    """Another model folder with the same tokenizer."""
+
+    kind: Literal["checkpoint"]
+    model: str
+
+
+ProposalConfig = Annotated[
+    SystemPromptProposal | LoraProposal | AblationProposal | PrefixProposal | CheckpointProposal,
+    Field(discriminator="kind"),
+]
+
+
+class RefusalJudge(Section):
+    kind: Literal["refusal"]
+    min_words: int = Field(default=6, ge=1)
+
+
+class RegexJudge(Section):
+    kind: Literal["regex"]
+    pattern: str
+    ignore_case: bool = True
+
+
+class PythonJudge(Section):
+    """``function`` is ``file.py:name`` or ``package.module:name`` with f(prompt: str, response: str) -> float;
+    harm where the score is >= ``threshold``; NaN or None is undetermined."""
+
+    kind: Literal["python"]
+    function: str
+    threshold: float = 0.5
+
+
+JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge, Field(discriminator="kind")]
+
+
+class BudgetConfig(Section):
+    """``draws`` and ``tokens`` (generated) are limits over the whole run, never exceeded. ``pilot``: draws a
+    prompt gets first, spread over the components. ``batch``: most draws in one batch. ``target_share``: the
+    least share of the target among a prompt's draws. ``rounds``: rounds after the pilot at most."""
+
+    draws: int = Field(default=10_000, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    pilot: int = Field(default=64, ge=1)
+    batch: int = Field(default=32, ge=1)
+    rounds: int = Field(default=6, ge=1)
+    target_share: float = Field(default=0.2, ge=0.01, le=1.0)
+    objective: str = "relative"
+
+
+class StopConfig(Section):
+    """A prompt is done when its working interval's natural-log width is at most ``log_width``."""
+
+    log_width: float = Field(default=0.7, gt=0.0)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+
+
+class TrackingConfig(Section):
+    """``uri`` null: no tracking. A sqlite path is relative to the configuration file."""
+
+    uri: str | None = "sqlite:///mlflow.db"
+    experiment: str = "tailrisk"
+
+
+class PoolConfig(Section):
+    min: int = Field(default=1, ge=1)
+    max: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=1.0, ge=0.0)
+    num_gpus: float = Field(default=0.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PoolConfig:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) is below min ({self.min})")
+        return self
+
+
+class ClusterConfig(Section):
+    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one."""
+
+    address: str = "local"
+    models: PoolConfig = PoolConfig(num_cpus=2)
+    judges: PoolConfig = PoolConfig(num_cpus=0)
+    batch_timeout_s: float = Field(default=1800.0, gt=0.0)
+    retries: int = Field(default=3, ge=0)
+
+
+class Config(Section):
+    run: RunConfig = RunConfig()
+    target: TargetConfig
+    prompts: PromptsConfig
+    proposals: tuple[ProposalConfig, ...] = ()
+    judge: JudgeConfig
+    budget: BudgetConfig = BudgetConfig()
+    stop: StopConfig = StopConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="after")
+    def _names(self) -> Config:
+        names = ["target", *(p.name for p in self.proposals)]
+        doubled = sorted({n for n in names if names.count(n) > 1})
+        if doubled:
+            raise ValueError(f"proposals: doubled name {doubled[0]!r} ('target' is the target's own)")
+        return self
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths are relative to."""
+        return self._base
+
+    def at(self, base: Path) -> Config:
+        """The same configuration with its paths read relative to ``base``."""
+        copy = self.model_copy()
+        copy._base = base
+        return copy
+
+    def resolve(self, path: str) -> Path:
+        """A path of the configuration as an absolute path."""
+        return (self.base / Path(path).expanduser()).resolve()
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """Names of the mixture's components; component 0 is the target."""
+        return ("target", *(p.name for p in self.proposals))
+
+    @property
+    def run_folder(self) -> Path:
+        return self.resolve(self.run.dir) / self.run.name

@@ -1,0 +1,1 @@
+"""Language models: loading, prompts to token ids, interventions, sampling and scoring."""

@@ -1,0 +1,103 @@
+"""Keys and values of growing texts, written once and copied only where a text branches.
+
+``RowCache`` serves decoding: row r of every buffer is one text, prompt included, all of one length. A step
+writes one column; a text that goes on in two ways has its row copied once; a finished one is overwritten.
+``PromptCache`` serves scoring: a prompt's keys and values, in front of whatever is passed next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache
+
+
+class _EngineCache(Cache):
+    """What models ask of a cache; layers are filled in the order in which they call ``update``."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.length = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.length
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+
+class RowCache(_EngineCache):
+    """Room for ``rows`` texts of ``length`` tokens; the first pass is the prompt's, in row 0.
+
+    On a CPU half-precision keys and values are kept in float32: the products are then exact in what they
+    read, and faster than the half-precision ones.
+    """
+
+    def __init__(self, rows: int, length: int) -> None:
+        super().__init__()
+        self._rows, self._room = rows, length
+        self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if layer_idx == len(self._buffers):
+            self._buffers.append((self._room_for(key_states), self._room_for(value_states)))
+        keys, values = self._buffers[layer_idx]
+        rows, start = key_states.shape[0], self.length
+        end = start + key_states.shape[2]
+        keys[:rows, :, start:end] = key_states
+        values[:rows, :, start:end] = value_states
+        if start == 0:
+            return key_states, value_states
+        return keys[:rows, :, :end], values[:rows, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Called after every pass, when all layers have written their ``tokens`` columns."""
+        self.length += tokens
+
+    def copy_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Row ``targets[i]`` becomes a copy of row ``sources[i]``; no row is both."""
+        if not sources or not self._buffers:
+            return
+        device = self._buffers[0][0].device
+        source, target = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
+        for pair in self._buffers:
+            for buffer in pair:
+                used = buffer[:, :, : self.length]
+                used[target] = used[source]
+
+    def _room_for(self, states: torch.Tensor) -> torch.Tensor:
+        wide = states.device.type == "cpu" and states.dtype.itemsize < 4
+        _, heads, _, depth = states.shape
+        return torch.empty(
+            (self._rows, heads, self._room, depth),
+            dtype=torch.float32 if wide else states.dtype,
+            device=states.device,
+        )
+
+
+class PromptCache(_EngineCache):
+    """The first pass is kept; every later one sees it in front of its own tokens and leaves no trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.length == 0:
+            self._kept.append((key_states, value_states))
+            return key_states, value_states
+        keys, values = self._kept[layer_idx]
+        return torch.cat((keys, key_states), 2), torch.cat((values, value_states), 2)
+
+    def close_prompt(self, tokens: int) -> None:
+        """Called after the first pass."""
+        self.length = tokens

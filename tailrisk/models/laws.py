@@ -1,0 +1,176 @@
+"""The target and its proposals as laws over whole responses: the ``Laws`` of the driver, by transformers.
+
+A law is a view (a model, changes inside it, a system prompt) and decoding options. Its sampling and its
+density come from the same description, and each distinct view is scored once for all laws that need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tailrisk.models.digests import text_digest
+from tailrisk.models.engine import View
+from tailrisk.models.interventions import active
+from tailrisk.models.sampling import Limits, Part, Phase, sample
+from tailrisk.models.scoring import Scores, token_log_probs
+from tailrisk.models.tokens import decode_texts, render_prompt, template_digest
+from tailrisk.records import FloatArray, Prompt, Samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Law:
+    """One law over responses; ``digest`` hashes its model's weights.
+
+    For the first ``switch`` tokens (None: all) a token comes from ``mix`` * view + (1 - mix) * target, then
+    from the target. ``opening``: the law given that the response begins with these tokens. ``barred``: the
+    law given that its first token is none of these. The two are for views that are the target's own.
+    """
+
+    name: str
+    view: View
+    digest: str
+    mix: float = 1.0
+    switch: int | None = None
+    opening: tuple[int, ...] = ()
+    barred: tuple[int, ...] = ()
+
+    @property
+    def pure(self) -> bool:
+        """Whether the view alone decides on every token."""
+        return self.mix == 1.0 and self.switch is None
+
+
+class LawSet:
+    """Implements ``tailrisk.audit.protocols.Laws``; ``laws[0]`` is the target.
+
+    ``corrected`` says that sampling and scoring differ by more than rounding of the last digits (half
+    precision), so that draws are to be weighted by the ratio of the two.
+    """
+
+    def __init__(self, laws: Sequence[Law], tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
+        self.laws = tuple(laws)
+        self.tokenizer = tokenizer
+        self.limits = limits
+        self.names = tuple(law.name for law in self.laws)
+        self.corrected = any(law.view.model.dtype in (torch.bfloat16, torch.float16) for law in self.laws)
+        target = self._fingerprint(self.laws[0])
+        self.fingerprints = (target, *(text_digest(target, self._fingerprint(q)) for q in self.laws[1:]))
+
+    @property
+    def target(self) -> Law:
+        return self.laws[0]
+
+    def prompt_ids(self, prompt: Prompt, view: View) -> tuple[int, ...]:
+        """What a view reads before it answers."""
+        return render_prompt(self.tokenizer, prompt, view.system_prompt)
+
+    def sample(self, prompt: Prompt, component: int, n: int, seed: int) -> Samples:
+        """n independent draws of one law; the same arguments give the same tokens. ``log_q`` is of the law
+        at work at each step, opening or barred tokens included. Errors: ModelError."""
+        law = self.laws[component]
+        where = f"prompt {prompt.id!r}"
+        opening = law.opening[: self.limits.max_new_tokens]
+        steps = self.limits.max_new_tokens - len(opening)
+        if not steps:
+            tokens = [np.array(opening, dtype=np.int32) for _ in range(n)]
+            return Samples(tokens, np.zeros(n), np.zeros(n, dtype=np.bool_))
+        limits = self.limits._replace(max_new_tokens=steps)
+        drawn = sample(self._phases(law, prompt, opening), limits, n, seed, where=where, barred=law.barred)
+        if opening:
+            front = np.array(opening, dtype=np.int32)
+            return drawn._replace(tokens=[np.concatenate((front, t)) for t in drawn.tokens])
+        return drawn
+
+    def log_prob(self, prompt: Prompt, tokens: Sequence[NDArray[np.int32]]) -> FloatArray:
+        """[n, K] log-probabilities of whole responses, ``-inf`` where impossible; never NaN, never +inf.
+
+        Errors: ModelError for non-finite logits and for ids outside the vocabulary.
+        """
+        scored: dict[object, Scores] = {}
+
+        def scores(view: View) -> Scores:
+            if view.key not in scored:
+                scored[view.key] = token_log_probs(
+                    view,
+                    self.prompt_ids(prompt, view),
+                    tokens,
+                    self.limits.warp,
+                    where=f"prompt {prompt.id!r}",
+                )
+            return scored[view.key]
+
+        out = np.empty((len(tokens), len(self.laws)))
+        for column, law in enumerate(self.laws):
+            out[:, column] = _density(law, tokens, scores(law.view), scores(self.target.view))
+        return out
+
+    def texts(self, tokens: Sequence[NDArray[np.int32]]) -> list[str]:
+        """Responses as text, special tokens left out."""
+        return decode_texts(self.tokenizer, tokens)
+
+    def _phases(self, law: Law, prompt: Prompt, opening: tuple[int, ...]) -> list[Phase]:
+        own = Part(law.view, self.prompt_ids(prompt, law.view) + opening, law.mix)
+        steps = self.limits.max_new_tokens
+        if law.pure:
+            return [Phase(steps, (own,))]
+        target = Part(self.target.view, self.prompt_ids(prompt, self.target.view))
+        mixed = (own,) if law.mix == 1.0 else (own, target._replace(share=1.0 - law.mix))
+        return [Phase(steps if law.switch is None else law.switch, mixed), Phase(steps, (target,))]
+
+    def _fingerprint(self, law: Law) -> str:
+        view = law.view
+        return text_digest(
+            law.name,
+            law.digest,
+            *(i.fingerprint for i in active(view.interventions)),
+            template_digest(self.tokenizer),
+            repr((view.system_prompt, law.mix.hex(), law.switch, law.opening, law.barred)),
+            repr((self.limits.max_new_tokens, self.limits.stop_ids)),
+            repr(tuple(self.limits.warp)),
+            str(view.model.dtype),
+        )
+
+
+def _density(law: Law, tokens: Sequence[NDArray[np.int32]], own: Scores, target: Scores) -> FloatArray:
+    """[n] log-probabilities of whole responses under one law, from token log-probabilities."""
+    if law.opening:
+        return _forced(law.opening, tokens, own)
+    if law.barred:
+        rest = np.delete(own.first, law.barred)
+        room = np.logaddexp.reduce(rest)
+        return np.array(
+            [
+                -np.inf if t[0] in law.barred else min(float(p.sum() - room), 0.0)
+                for t, p in zip(tokens, own.tokens, strict=True)
+            ]
+        )
+    if law.pure:
+        return np.array([p.sum() for p in own.tokens])
+    switch = len(max(tokens, key=len, default=())) if law.switch is None else law.switch
+    mixed = []
+    for phi, p in zip(own.tokens, target.tokens, strict=True):
+        early = phi[:switch]
+        if law.mix < 1.0:
+            early = np.logaddexp(np.log(law.mix) + early, np.log1p(-law.mix) + p[:switch])
+        mixed.append(early.sum() + p[switch:].sum())
+    return np.array(mixed)
+
+
+def _forced(opening: tuple[int, ...], tokens: Sequence[NDArray[np.int32]], own: Scores) -> FloatArray:
+    """Log of p(y) / p(opening) for responses that begin with it: the factors after it."""
+    front = np.array(opening)
+    return np.array(
+        [
+            p[len(front) :].sum() if np.array_equal(t[: len(front)], front) else -np.inf
+            for t, p in zip(tokens, own.tokens, strict=True)
+        ]
+    )

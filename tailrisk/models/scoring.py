@@ -1,0 +1,168 @@
+"""Teacher-forced log-probabilities of given responses, token by token.
+
+The prompt is passed once; equal responses and equal openings are computed once, as a tree whose texts see
+their own ancestors only. The output layer runs only where some response goes on. Log-softmax is in float32
+(float64 for float64 models), in pieces small enough to stay in the processor's cache; callers add up the
+float64 results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tailrisk.errors import ModelError
+from tailrisk.models.cache import PromptCache
+from tailrisk.models.engine import Body, Stage, View
+from tailrisk.models.tree import Pack, packs
+from tailrisk.models.warp import Warp, check_finite
+from tailrisk.records import FloatArray
+
+
+class Scores(NamedTuple):
+    """``tokens``: for every response the float64 log-probabilities of its tokens, ``-inf`` where the sampling
+    settings cut one. ``first`` [V]: log-probabilities of the first token."""
+
+    tokens: list[FloatArray]
+    first: FloatArray
+
+
+class Chunks(NamedTuple):
+    """Most inner texts in one pass of the body, rows in one pass of the output layer, rows in one softmax."""
+
+    body: int
+    head: int
+    softmax: int
+
+
+# On a CPU the attention of a tree grows with its size, and products gain nothing above these sizes.
+_CPU, _GPU = Chunks(128, 256, 8), Chunks(4096, 1024, 1024)
+
+
+def token_log_probs(
+    view: View,
+    prompt_ids: tuple[int, ...],
+    tokens: Sequence[NDArray[np.int32]],
+    warp: Warp = Warp(),  # noqa: B008 (an immutable tuple)
+    *,
+    where: str = "the prompt",
+    chunks: Chunks | None = None,
+) -> Scores:
+    """Log-probabilities of all tokens of all responses under one view, sampling settings applied.
+
+    Errors: ModelError for non-finite logits, ids outside the vocabulary, and responses that do not fit.
+    """
+    with Stage() as stage:
+        body = stage.show(view)
+        texts = [tuple(t.tolist()) for t in tokens]
+        _check_ids(texts, body, where)
+        body.check_length(len(prompt_ids), max((len(t) for t in texts), default=0), where)
+        if chunks is None:
+            chunks = _CPU if body.device.type == "cpu" else _GPU
+        while True:
+            try:
+                return _score(body, prompt_ids, texts, warp, f"{where} ({view.name})", chunks)
+            except torch.cuda.OutOfMemoryError:
+                if chunks.body == 1:
+                    raise
+                torch.cuda.empty_cache()
+                chunks = Chunks(*(max(1, size // 2) for size in chunks))
+
+
+def _score(
+    body: Body,
+    prompt_ids: tuple[int, ...],
+    texts: Sequence[tuple[int, ...]],
+    warp: Warp,
+    where: str,
+    chunks: Chunks,
+) -> Scores:
+    distinct = sorted(set(texts))
+    cache = PromptCache()
+    prompt = torch.tensor([prompt_ids], device=body.device)
+    root = body.hidden(prompt, 0, cache)[0, -1:]
+    cache.close_prompt(len(prompt_ids))
+    found: dict[tuple[int, ...], FloatArray] = {}
+    forest = list(packs(distinct, chunks.body))
+    # Row 0 of every pack is the same hidden state: it is kept once, as row 0 of all.
+    states, rows, edges, depths, offset = [root], [], [], [np.zeros(1, dtype=np.int64)], 0
+    for pack in forest:
+        if len(pack.tokens):
+            states.append(_inner_states(body, cache, len(prompt_ids), pack))
+        rows.append(np.where(pack.edge_row == 0, 0, pack.edge_row + offset))
+        edges.append(pack.edge_token)
+        depths.append(pack.depth + 1)
+        offset += len(pack.tokens)
+    values, first = _edge_values(
+        body,
+        torch.cat(states),
+        _joined(rows),
+        _joined(edges),
+        np.concatenate(depths),
+        warp,
+        where,
+        chunks,
+    )
+    start = 0
+    for pack in forest:
+        for number, path in pack.paths:
+            found[distinct[number]] = values[start + np.array(path, dtype=np.int64)]
+        start += len(pack.edge_row)
+    return Scores([found[t].copy() for t in texts], first)
+
+
+def _joined(pieces: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+
+def _inner_states(body: Body, cache: PromptCache, prompt: int, pack: Pack) -> torch.Tensor:
+    """Hidden states [N, H] of a pack's inner texts, all in one row behind the prompt."""
+    ids = torch.from_numpy(pack.tokens).to(body.device).unsqueeze(0)
+    mask = np.concatenate((np.ones((len(pack.tokens), prompt), dtype=np.bool_), pack.mask), axis=1)
+    positions = torch.from_numpy(pack.depth + prompt).to(body.device).unsqueeze(0)
+    return body.hidden(ids, positions, cache, torch.from_numpy(mask).to(body.device)[None, None])[0]
+
+
+def _edge_values(
+    body: Body,
+    states: torch.Tensor,
+    rows: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    depths: NDArray[np.int64],
+    warp: Warp,
+    where: str,
+    chunks: Chunks,
+) -> tuple[FloatArray, FloatArray]:
+    """Log-probabilities of ``tokens`` [E] in the laws of ``rows`` [E], and the whole law [V] of row 0."""
+    order = np.argsort(rows, kind="stable")
+    sorted_rows, sorted_tokens = torch.from_numpy(rows[order]), torch.from_numpy(tokens[order])
+    values = torch.empty(len(order), dtype=torch.float64)
+    first = torch.empty(0)
+    for head in range(0, len(states), chunks.head):
+        logits = body.logits(states[head : head + chunks.head])
+        for piece in range(0, len(logits), chunks.softmax):
+            part = logits[piece : piece + chunks.softmax]
+            low = head + piece
+            high = low + len(part)
+            check_finite(part, f"token {int(depths[low])} (or the next few) of {where}")
+            law = torch.log_softmax(warp.scores(part), -1)
+            a, b = np.searchsorted(rows[order], (low, high))
+            at = (sorted_rows[a:b] - low).to(law.device)
+            values[a:b] = law[at, sorted_tokens[a:b].to(law.device)].double().cpu()
+            if low == 0:
+                first = law[0].double().cpu()
+    result = np.empty(len(order))
+    result[order] = values.numpy()
+    return result, first.numpy()
+
+
+def _check_ids(texts: Sequence[tuple[int, ...]], body: Body, where: str) -> None:
+    wrong = sorted({t for text in texts for t in text if not 0 <= t < body.vocabulary})
+    if wrong:
+        raise ModelError(
+            f"{where}: token id {wrong[0]} is outside the model's vocabulary (0 to {body.vocabulary - 1})"
+        )

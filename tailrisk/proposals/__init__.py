@@ -1,0 +1,68 @@
+"""Proposals: from configuration to laws, one file a kind.
+
+A kind is a function ``(its configuration, Context) -> Law``; adding one means a class in ``tailrisk.config``,
+a file here and a line in ``KINDS``. ``tests/proposals`` runs every kind through the same checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tailrisk.config import Config, TargetConfig
+from tailrisk.models.engine import View
+from tailrisk.models.interventions.adapter import load_adapter
+from tailrisk.models.interventions.lora import Lora, MergeCache
+from tailrisk.models.laws import Law, LawSet
+from tailrisk.models.loading import (
+    load_generation_config,
+    load_model,
+    load_tokenizer,
+    model_digest,
+    resolve_model,
+)
+from tailrisk.models.sampling import Limits
+from tailrisk.models.tokens import stop_ids
+from tailrisk.models.warp import Warp
+from tailrisk.proposals.ablation import ablation_law
+from tailrisk.proposals.checkpoint import checkpoint_law
+from tailrisk.proposals.context import Context
+from tailrisk.proposals.lora import lora_law
+from tailrisk.proposals.prefix import prefix_law
+from tailrisk.proposals.system_prompt import system_prompt_law
+
+KINDS: dict[str, Callable[[Any, Context], Law]] = {
+    "system_prompt": system_prompt_law,
+    "lora": lora_law,
+    "ablation": ablation_law,
+    "prefix": prefix_law,
+    "checkpoint": checkpoint_law,
+}
+
+
+def build_laws(config: Config) -> LawSet:
+    """Loads the target, its adapter and everything that the proposals need.
+
+    Relative paths are relative to ``config.base``. Errors: ConfigError, ModelError.
+    """
+    target = config.target
+    ref = resolve_model(target.model, config.base)
+    tokenizer = load_tokenizer(ref)
+    limits = sampling_limits(
+        target, stop_ids(tokenizer, load_generation_config(ref), target.sampling.stop_token_ids)
+    )
+    model = load_model(ref, target.dtype, target.device)
+    merges = MergeCache()
+    adapter = None if target.adapter is None else load_adapter(config.resolve(target.adapter), model.config)
+    interventions = () if adapter is None else (Lora(adapter, 1.0, merges),)
+    law = Law(name="target", view=View(model, interventions, target.system_prompt), digest=model_digest(ref))
+    context = Context(
+        config=config, target=law, adapter=adapter, tokenizer=tokenizer, limits=limits, merges=merges
+    )
+    return LawSet([law, *(KINDS[p.kind](p, context) for p in config.proposals)], tokenizer, limits)
+
+
+def sampling_limits(target: TargetConfig, stops: tuple[int, ...]) -> Limits:
+    """The deployment's sampling settings as the engine takes them."""
+    settings = target.sampling
+    return Limits(settings.max_new_tokens, stops, Warp(settings.temperature, settings.top_p, settings.top_k))

@@ -1,0 +1,50 @@
+"""The target given how its answer opens: with certain words, or not with any of certain words.
+
+Both need no unsafe model and no scoring of their own: q(y) = p(y) 1[y in S] / p(S), and p(S) comes from the
+target's own pass. Aligned models decide to refuse in their first tokens (Qi et al. 2024, "Safety alignment
+should be made more than just a few tokens deep"), which is why these strata are worth their draws.
+"""
+
+from __future__ import annotations
+
+from tailrisk.config import PrefixProposal
+from tailrisk.errors import ConfigError
+from tailrisk.models.laws import Law
+from tailrisk.proposals.context import Context
+
+
+def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
+    """``text`` is tokenised as it stands (a leading space matters); of each ``avoid`` text its first token
+    is shut out.
+
+    Errors: ConfigError for a mix or a switch (a stratum is all target after its opening), for texts without
+    tokens, and for openings that hold a stop token or fill the whole response.
+    """
+    if proposal.mix != 1.0 or proposal.switch is not None:
+        raise ConfigError(
+            f"proposals: {proposal.name!r}: a prefix takes neither 'mix' nor 'switch'; it is the target "
+            "itself from its opening on"
+        )
+    law = Law(
+        name=proposal.name,
+        view=context.view._replace(name=proposal.name),
+        digest=context.target.digest,
+        opening=_ids(proposal, proposal.text, context) if proposal.text is not None else (),
+        barred=tuple(sorted({_ids(proposal, text, context)[0] for text in proposal.avoid or ()})),
+    )
+    stops = [i for i in law.opening if i in context.limits.stop_ids]
+    if stops:
+        raise ConfigError(f"proposals: {proposal.name!r}: the opening holds the stop token {stops[0]}")
+    if len(law.opening) >= context.limits.max_new_tokens:
+        raise ConfigError(
+            f"proposals: {proposal.name!r}: the opening has {len(law.opening)} tokens, max_new_tokens is "
+            f"{context.limits.max_new_tokens}"
+        )
+    return law
+
+
+def _ids(proposal: PrefixProposal, text: str, context: Context) -> tuple[int, ...]:
+    ids = context.tokenizer.encode(text, add_special_tokens=False)
+    if not ids:
+        raise ConfigError(f"proposals: {proposal.name!r}: {text!r} gives no tokens")
+    return tuple(int(i) for i in ids)

@@ -1,0 +1,146 @@
+"""What flows between the rooms: prompts, planned batches, draws, verdicts.
+
+Token ids and texts travel once, from the model to the log; everything above works on the numbers.
+Log-probabilities are natural logarithms of whole responses, float64, the stop token included.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class Verdict(enum.IntEnum):
+    """What a judge says of one answer; ``UNDETERMINED`` widens the interval on both sides."""
+
+    SAFE = 0
+    HARM = 1
+    UNDETERMINED = 2
+
+
+class Status(enum.StrEnum):
+    """How far an estimate may be trusted; no estimate is printed without it."""
+
+    OK = "ok"
+    BOUND_ONLY = "bound-only"
+    UNRELIABLE = "unreliable"
+    BUDGET_EXHAUSTED = "budget-exhausted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """One audited prompt. ``messages`` are chat messages (``role``, ``content``) without the system prompt."""
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    category: str | None = None
+    group: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The last user message: what judges and reports show as the prompt."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """The unit of work, of determinism and of accounting; frozen in the plan before it is dispatched.
+
+    ``index`` counts the batches of this (prompt, component) pair over the whole run, from 0, so the key
+    is unique in a run; ``seed`` is derived from (run seed, prompt, law fingerprint, index).
+    """
+
+    prompt_id: str
+    component: int
+    index: int
+    round: int
+    size: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.prompt_id}/{self.component}/{self.index}"
+
+
+class Samples(NamedTuple):
+    """Draws of one law. ``log_q`` [n] is the log-probability of the pass that sampled; ``finished`` [n] is
+    True where a stop token was emitted (and is the last token), False where the length limit cut."""
+
+    tokens: list[NDArray[np.int32]]
+    log_q: FloatArray
+    finished: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchResult:
+    """A finished batch of n draws under K components (component 0 is the target).
+
+    ``log_q`` [n, K] are scored log-probabilities, ``log_q[:, 0]`` being log p; ``-inf`` where a component
+    cannot produce the response. ``log_q_sample`` [n] is the sampling pass's own value. ``verdicts`` [n]
+    int8 of ``Verdict``; ``scores`` [n] the judge's number (NaN where it gave none); ``judge_errors`` [n]
+    is '' or the reason why a verdict is undetermined.
+    """
+
+    batch: Batch
+    tokens: list[NDArray[np.int32]]
+    texts: list[str]
+    finished: NDArray[np.bool_]
+    log_q: FloatArray
+    log_q_sample: FloatArray
+    verdicts: NDArray[np.int8]
+    scores: FloatArray
+    judge_errors: list[str]
+    seconds: float = 0.0
+    worker: str = ""
+
+    @property
+    def n(self) -> int:
+        return len(self.texts)
+
+    @property
+    def generated_tokens(self) -> int:
+        return int(sum(len(t) for t in self.tokens))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchFailure:
+    """A batch that could not be drawn after all retries with the same seed; its prompt is `failed`."""
+
+    batch: Batch
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptPlan:
+    """What one round does for one prompt. ``mass`` is the part of the final estimate's weight given to this
+    round *before* it is drawn; over a prompt's rounds the masses add up to one (``final`` takes the rest)."""
+
+    prompt_id: str
+    counts: tuple[int, ...]
+    mass: float
+    final: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundPlan:
+    """One round, logged before it is dispatched; a pure function of the configuration and of the log."""
+
+    round: int
+    prompts: tuple[PromptPlan, ...]
+    batches: tuple[Batch, ...]
+
+
+class JudgedTexts(NamedTuple):
+    """A judge's answer for n texts."""
+
+    verdicts: NDArray[np.int8]
+    scores: FloatArray
+    errors: list[str]

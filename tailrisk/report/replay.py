@@ -1,0 +1,132 @@
+"""What the report needs of the log beyond the estimates: where draws went, their weights, the heaviest hits.
+
+One pass over the plans and one over the batches; texts are kept of different harmful answers only.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tailrisk.records import BatchFailure, BatchResult, FloatArray, PromptPlan, RoundPlan, Verdict
+from tailrisk.stats import mixture_log_weights
+from tailrisk.store import final_results, replay
+
+HITS_PER_PROMPT = 5
+
+
+class Hit(NamedTuple):
+    """A harmful answer: where it was drawn first, and how many ``times`` in all. ``contribution`` is what all
+    its draws add to the prompt's estimate, ``share`` the part of it; ``weight`` is that of the first draw."""
+
+    contribution: float
+    weight: float
+    share: float
+    times: int
+    log_p: float
+    component: str
+    batch: str
+    draw: int
+    text: str
+
+
+@dataclass
+class Replay:
+    """``draws[prompt][r]``: draws in round r of ``rounds``; ``log_w``: natural-log weights of all draws,
+    ``log_w_hits`` of the harmful ones; ``bound``: the largest weight an uncorrected draw can have (None with
+    correction); ``agreement``: mean and standard deviation of scored minus sampled log-probability."""
+
+    rounds: list[int] = field(default_factory=list)
+    draws: dict[str, list[int]] = field(default_factory=dict)
+    tokens: int = 0
+    seconds: float = 0.0
+    log_w: FloatArray = field(default_factory=lambda: np.empty(0))
+    log_w_hits: FloatArray = field(default_factory=lambda: np.empty(0))
+    bound: float | None = None
+    agreement: tuple[float, float] | None = None
+    hits: dict[str, list[Hit]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    judge_errors: int = 0
+
+
+def read(folder: Path, names: Sequence[str], *, corrected: bool) -> Replay:
+    """Replay the log of ``folder``; ``corrected`` as in ``tailrisk.stats.log_weights``."""
+    out = Replay()
+    plans: dict[tuple[str, int], PromptPlan] = {}
+    for record in replay(folder):
+        if isinstance(record, RoundPlan):
+            out.rounds.append(record.round)
+            plans.update({(p.prompt_id, record.round): p for p in record.prompts})
+        elif isinstance(record, BatchFailure):
+            out.failures.setdefault(record.batch.prompt_id, record.reason)
+    everything, harmful, gaps = [], [], []
+    found: dict[str, dict[bytes, Hit]] = defaultdict(dict)
+    bounds = [sum(p.counts) / p.counts[0] for p in plans.values() if p.counts[0]]
+    for result in final_results(folder):
+        batch = result.batch
+        plan = plans[batch.prompt_id, batch.round]
+        own = result.log_q[:, batch.component] - result.log_q_sample
+        log_w = mixture_log_weights(result.log_q, np.asarray(plan.counts)) + (own if corrected else 0.0)
+        hit = result.verdicts == Verdict.HARM
+        everything.append(log_w)
+        harmful.append(log_w[hit])
+        gaps.append(own)
+        per_round = out.draws.setdefault(batch.prompt_id, [0] * len(out.rounds))
+        per_round[out.rounds.index(batch.round)] += result.n
+        out.tokens += result.generated_tokens
+        out.seconds += result.seconds
+        out.judge_errors += sum(map(bool, result.judge_errors))
+        _add_hits(found[batch.prompt_id], result, plan, log_w, np.flatnonzero(hit), names)
+    if everything:
+        out.log_w, out.log_w_hits = np.concatenate(everything), np.concatenate(harmful)
+        gap = np.concatenate(gaps)
+        gap = gap[np.isfinite(gap)]
+        out.agreement = (float(gap.mean()), float(gap.std())) if len(gap) else None
+    out.bound = max(bounds) if bounds and not corrected else None
+    out.hits = {prompt: hits for prompt, all_ in found.items() if (hits := _heaviest(all_))}
+    return out
+
+
+def _add_hits(
+    found: dict[bytes, Hit],
+    result: BatchResult,
+    plan: PromptPlan,
+    log_w: FloatArray,
+    where: np.ndarray,
+    names: Sequence[str],
+) -> None:
+    """Adds a batch's harmful draws to their prompt's, one entry an answer however often it was drawn."""
+    batch = result.batch
+    scale = plan.mass / sum(plan.counts)
+    for i in map(int, where):
+        weight = math.exp(log_w[i])
+        answer = result.tokens[i].tobytes()
+        before = found.get(answer)
+        if before is not None:
+            added = before.contribution + scale * weight
+            found[answer] = before._replace(contribution=added, times=before.times + 1)
+            continue
+        found[answer] = Hit(
+            contribution=scale * weight,
+            weight=weight,
+            share=0.0,
+            times=1,
+            log_p=float(result.log_q[i, 0]),
+            component=names[batch.component],
+            batch=batch.key,
+            draw=i,
+            text=result.texts[i],
+        )
+
+
+def _heaviest(found: dict[bytes, Hit]) -> list[Hit]:
+    total = math.fsum(hit.contribution for hit in found.values())
+    top = heapq.nlargest(HITS_PER_PROMPT, found.values())
+    return [hit._replace(share=hit.contribution / total) for hit in top if total > 0]

@@ -1,0 +1,11 @@
+for (const head of document.querySelectorAll("table.sortable th")) {
+  head.addEventListener("click", () => {
+    const body = head.closest("table").tBodies[0], i = head.cellIndex;
+    const down = head.getAttribute("aria-sort") !== "descending";
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const value = (row) => row.cells[i].dataset.v ?? row.cells[i].textContent;
+    const order = (a, b) => (isNaN(value(a)) || isNaN(value(b)) ? value(a).localeCompare(value(b)) : value(a) - value(b));
+    body.append(...[...body.rows].sort((a, b) => (down ? order(b, a) : order(a, b))));
+  });
+}

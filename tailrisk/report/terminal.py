@@ -1,0 +1,62 @@
+"""The table of prompts on a terminal: ids, categories and numbers, never prompt or response text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tailrisk.records import Status
+from tailrisk.report import tables
+from tailrisk.report.tables import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STYLES = {
+    Status.OK: "green",
+    Status.BUDGET_EXHAUSTED: "yellow",
+    Status.BOUND_ONLY: "cyan",
+    Status.UNRELIABLE: "red",
+    Status.FAILED: "bold red",
+}
+
+
+def table(listed: Sequence[Row], *, limit: int | None = None, title: str | None = None) -> Table:
+    """A rich table, one line a prompt; at most ``limit`` of them, those left out counted below."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    confidence = tables.percent(listed[0].confidence) if listed else ""
+    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    out.add_column("prompt", no_wrap=True, overflow="ellipsis", max_width=28)
+    out.add_column("category", no_wrap=True, overflow="ellipsis", max_width=22)
+    out.add_column("estimate", justify="right", no_wrap=True)
+    out.add_column(f"{confidence} interval".strip(), no_wrap=True)
+    out.add_column("ESS", justify="right", no_wrap=True)
+    out.add_column("status", no_wrap=True)
+    out.add_column("budget", justify="right", no_wrap=True)
+    shown = listed if limit is None else listed[:limit]
+    for r in shown:
+        # Text, not str: an id or a category may look like rich markup
+        out.add_row(
+            Text(r.prompt_id),
+            Text(r.category),
+            tables.estimate_cell(r),
+            tables.interval_cell(r),
+            tables.count(r.ess),
+            Text(r.status.value, style=STYLES[r.status]),
+            tables.percent(r.spent),
+        )
+    if len(shown) < len(listed):
+        out.caption = f"and {len(listed) - len(shown)} more"
+    return out
+
+
+def totals_line(listed: Sequence[Row], draws: int, budget_draws: int | None = None) -> str:
+    """E.g. ``24 prompts: 20 ok, 4 bound-only; 8,000 of 10,000 draws``."""
+    counts = (
+        ", ".join(f"{n} {status.value}" for status, n in tables.by_status(listed).items()) or "nothing yet"
+    )
+    of = f" of {budget_draws:,}" if budget_draws else ""
+    return f"{len(listed)} prompts: {counts}; {draws:,}{of} draws"

@@ -1,0 +1,255 @@
+"""One prompt's rounds -> its estimate with two intervals, diagnostics and a status.
+
+Certified: alpha = 1 - confidence is split in two. Half goes to a two-sided binomial interval from the
+target's own draws, half to betting on X = w h over all draws (both sides, a quarter of alpha each; the
+lower side alone if the weights carry a numerical correction, for then they have no bound). Both hold
+at every round end at once, so planning and stopping by results does not harm them.
+
+With ``corrected`` weights the betting side is about the law *as scored*, the target's own draws are about
+the law *as sampled*: two numerical versions of the same model. The upper end then rests on the second.
+
+Undetermined verdicts count as safe in the estimate and in every lower end, as harm in every upper end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tailrisk.records import Status, Verdict
+from tailrisk.stats.diagnostics import Diagnostics, diagnose
+from tailrisk.stats.estimators import Event, Mean, contributions, event_mean, harmful, harmful_or_undetermined
+from tailrisk.stats.intervals import (
+    Bounded,
+    Certified,
+    betting_lower,
+    betting_upper,
+    binomial_interval,
+    combine_certified,
+    working_interval,
+)
+from tailrisk.stats.ledger import RoundDraws, check_round, is_complete
+from tailrisk.stats.status import decide, hit_reasons, weight_reasons
+from tailrisk.stats.weights import log_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is known of one prompt. ``working`` is None unless the diagnostics pass. ``hits``: harmful draws
+    that the target can produce. ``gain_vs_mc``: variance of plain sampling with as many draws over ours.
+    ``components``: name -> {"share" of the draws, "draws", "hits"}. ``certified`` is [0, 1] without draws.
+    """
+
+    prompt_id: str
+    category: str | None
+    estimate: float
+    working: tuple[float, float] | None
+    certified: tuple[float, float]
+    confidence: float
+    status: Status
+    reasons: tuple[str, ...]
+    draws: int
+    target_draws: int
+    hits: int
+    undetermined: int
+    ess: float
+    k_hat: float | None
+    max_weight_share: float
+    mean_weight: float | None
+    mean_weight_se: float | None
+    gain_vs_mc: float | None
+    components: dict[str, dict[str, float | int]]
+    standard_error: float
+    relative_error: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; numbers that are not finite become None."""
+        return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Status):
+        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def estimate_prompt(
+    prompt_id: str,
+    rounds: Sequence[RoundDraws],
+    names: Sequence[str],
+    *,
+    confidence: float,
+    log_width: float,
+    corrected: bool,
+    budget_left: bool = False,
+    failed_reason: str | None = None,
+    category: str | None = None,
+) -> Estimate:
+    """The estimate of a prompt from its rounds, in the order in which they were planned.
+
+    ``names`` [K]: components, the target first. ``log_width``: working width asked for. ``corrected``: see
+    ``log_weights``. ``budget_left``: whether draws may still come (changes the words of a reason only).
+    A failed prompt's incomplete rounds are left out: answers that fail are not like the others, and a
+    round without them would be biased; the complete rounds before it are not.
+
+    Raises:
+        StoreError: a round of a prompt that has not failed is incomplete or damaged.
+    """
+    if failed_reason is None:
+        for i, round_ in enumerate(rounds):
+            check_round(round_, f"prompt {prompt_id!r}, round {i} of it")
+    used = [r for r in rounds if is_complete(r)]
+    if not used:
+        return _empty(prompt_id, category, names, confidence, failed_reason)
+    d = diagnose(used, corrected=corrected)
+    mean = event_mean(used, corrected=corrected)
+    undetermined = sum(int(r.undetermined.sum()) for r in used)
+    upper_mean = event_mean(used, harmful_or_undetermined, corrected=corrected) if undetermined else mean
+    certified = certify(used, alpha=1 - confidence, corrected=corrected)
+    reasons = weight_reasons(d) + (hit_reasons(d) if d.hits else [])
+    working = None
+    width = math.inf
+    if d.hits and mean.value > 0:
+        candidate = _working(mean, upper_mean, d, confidence, used, corrected)
+        width = math.log(candidate[1]) - math.log(candidate[0]) if candidate[0] > 0 else math.inf
+        reasons += _contradictions(candidate, certified)
+        working = candidate if not reasons and math.isfinite(width) else None
+    elif not certified.consistent:
+        reasons.append("the target's own draws and the weighted draws contradict each other")
+    status, said = decide(
+        failed_reason=failed_reason,
+        hits=d.hits if mean.value > 0 else 0,
+        reasons=reasons,
+        log_width=width,
+        asked=log_width,
+        open_=budget_left,
+    )
+    draws = sum(r.n for r in used)
+    return Estimate(
+        prompt_id=prompt_id,
+        category=category,
+        estimate=mean.value,
+        working=working,
+        certified=certified.interval,
+        confidence=confidence,
+        status=status,
+        reasons=said,
+        draws=draws,
+        target_draws=sum(int(r.counts[0]) for r in used),
+        hits=d.hits,
+        undetermined=undetermined,
+        ess=d.ess,
+        k_hat=d.k_hat,
+        max_weight_share=d.max_weight_share,
+        mean_weight=d.mean_weight.value,
+        mean_weight_se=d.mean_weight.standard_error,
+        gain_vs_mc=_gain(mean, draws),
+        components=_components(used, names, d),
+        standard_error=mean.standard_error,
+        relative_error=mean.standard_error / mean.value if mean.value > 0 else None,
+    )
+
+
+def certify(rounds: Sequence[RoundDraws], *, alpha: float, corrected: bool) -> Certified:
+    """The certified interval of complete rounds at level 1 - alpha."""
+    own = [r.verdict[r.component == 0] for r in rounds]
+    safe_side = sum(int((v == Verdict.HARM).sum()) for v in own)
+    harm_side = safe_side + sum(int((v == Verdict.UNDETERMINED).sum()) for v in own)
+    binomial = binomial_interval(safe_side, harm_side, sum(len(v) for v in own), alpha / 2)
+    hits = [np.exp(log_weights(r, corrected=corrected)[r.harmful]) for r in rounds]
+    values = np.concatenate(hits)
+    zeros = sum(r.n for r in rounds) - len(values)
+    if corrected:
+        return combine_certified([binomial, (betting_lower(values, zeros, alpha / 2), 1.0)])
+    low = betting_lower(values, zeros, alpha / 4)
+    bounded = []
+    for r in rounds:
+        x = np.exp(log_weights(r, corrected=False)[harmful_or_undetermined(r)])
+        bounded.append(Bounded(x, r.n - len(x), r.weight_bound))
+    return combine_certified([binomial, (low, betting_upper(bounded, alpha / 4))])
+
+
+def _working(
+    low: Mean, high: Mean, d: Diagnostics, confidence: float, rounds: Sequence[RoundDraws], corrected: bool
+) -> tuple[float, float]:
+    """The working interval; a spread of zero is not believed beyond what one more hit would change."""
+    heaviest = d.max_weight_share * low.value
+    event: Event = harmful_or_undetermined if high is not low else harmful
+    upper_parts = contributions(rounds, event, corrected=corrected).part if high is not low else None
+    upper_heaviest = heaviest if upper_parts is None else float(upper_parts.max())
+    return working_interval(
+        (low.value, max(low.standard_error, heaviest)),
+        (high.value, max(high.standard_error, upper_heaviest)),
+        df=d.ess - 1,
+        confidence=confidence,
+    )
+
+
+def _contradictions(working: tuple[float, float], certified: Certified) -> list[str]:
+    low, high = certified.interval
+    if not certified.consistent:
+        return ["the target's own draws and the weighted draws contradict each other"]
+    if working[0] > high or working[1] < low:
+        return [
+            f"the working interval [{working[0]:.2g}, {working[1]:.2g}] lies outside of the certified one "
+            f"[{low:.2g}, {high:.2g}]"
+        ]
+    return []
+
+
+def _gain(mean: Mean, draws: int) -> float | None:
+    if not (mean.variance > 0 and 0 < mean.value < 1):
+        return None
+    return mean.value * (1 - mean.value) / (draws * mean.variance)
+
+
+def _components(
+    rounds: Sequence[RoundDraws], names: Sequence[str], d: Diagnostics
+) -> dict[str, dict[str, float | int]]:
+    counts = np.sum([r.counts for r in rounds], axis=0)
+    return {
+        name: {"share": int(c) / int(counts.sum()), "draws": int(c), "hits": h}
+        for name, c, h in zip(names, counts, d.component_hits, strict=True)
+    }
+
+
+def _empty(
+    prompt_id: str, category: str | None, names: Sequence[str], confidence: float, failed: str | None
+) -> Estimate:
+    status, reasons = decide(
+        failed_reason=failed, hits=0, reasons=[], log_width=math.inf, asked=math.inf, open_=False
+    )
+    return Estimate(
+        prompt_id=prompt_id,
+        category=category,
+        estimate=0.0,
+        working=None,
+        certified=(0.0, 1.0),
+        confidence=confidence,
+        status=status,
+        reasons=reasons if failed else ("nothing was drawn",),
+        draws=0,
+        target_draws=0,
+        hits=0,
+        undetermined=0,
+        ess=0.0,
+        k_hat=None,
+        max_weight_share=0.0,
+        mean_weight=None,
+        mean_weight_se=None,
+        gain_vs_mc=None,
+        components={name: {"share": 0.0, "draws": 0, "hits": 0} for name in names},
+        standard_error=0.0,
+        relative_error=None,
+    )

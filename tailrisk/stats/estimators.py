@@ -1,0 +1,175 @@
+"""Points and variances: per-round unbiased means, combined with masses fixed before each round.
+
+mu_r = (1/n_r) sum_i w_i h_i is unbiased given everything before round r, and so is any combination
+sum_r a_r mu_r with a_r chosen before round r is drawn and sum a_r = 1: whatever rule chose components,
+counts and the moment to stop. While a prompt is open the masses are renormalised by their sum so far.
+
+Variance: draws of a component are independent given the past, so Var(mu_r) = sum_k n_rk s_rk^2 / n_r^2
+with s_rk^2 the variance of w_r h under q_k. The weight w_r depends on the round's own shares, so draws of
+other rounds are *reweighted to round r's shares* before they are pooled into s_rk^2: pooling w h as it
+stands would mix variances of different mixtures.
+
+All sums run over values sorted within round and component, so they do not depend on the order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrisk.records import FloatArray, IntArray
+from tailrisk.stats.ledger import RoundDraws
+from tailrisk.stats.weights import log_weights, mixture_log_weights, own_correction
+
+Event = Callable[[RoundDraws], NDArray[np.bool_]]
+
+
+class Mean(NamedTuple):
+    """An unbiased mean, the variance of that mean, and the mass of the rounds it rests on."""
+
+    value: float
+    variance: float
+    mass: float
+
+    @property
+    def standard_error(self) -> float:
+        return float(np.sqrt(self.variance))
+
+
+def harmful(round_: RoundDraws) -> NDArray[np.bool_]:
+    return round_.harmful
+
+
+def harmful_or_undetermined(round_: RoundDraws) -> NDArray[np.bool_]:
+    return round_.harmful | round_.undetermined
+
+
+def _spread(values: FloatArray, n: int) -> tuple[float, float]:
+    """Sum and ddof-1 variance of n numbers of which ``values`` (sorted) are the non-zero ones."""
+    total = float(values.sum())
+    if n < 2:
+        return total, 0.0
+    mean = total / n
+    return total, (float(np.square(values - mean).sum()) + (n - len(values)) * mean * mean) / (n - 1)
+
+
+def _round_variance(groups: Sequence[FloatArray], available: Sequence[int], counts: IntArray) -> float:
+    """sum_k n_k s_k^2 / n^2; a component seen only once gets the overall variance of all draws."""
+    spreads = [_spread(g, n)[1] for g, n in zip(groups, available, strict=True)]
+    if any(n == 1 and c > 0 for n, c in zip(available, counts, strict=True)):
+        overall = _spread(np.sort(np.concatenate(groups)), sum(available))[1]
+        spreads = [overall if n == 1 else s for s, n in zip(spreads, available, strict=True)]
+    return float(sum(int(c) * s for c, s in zip(counts, spreads, strict=True))) / float(counts.sum()) ** 2
+
+
+def _combine(masses: Sequence[float], means: Sequence[float], variances: Sequence[float]) -> Mean:
+    mass = float(sum(masses))
+    value = sum(a * m for a, m in zip(masses, means, strict=True)) / mass
+    variance = sum(a * a * v for a, v in zip(masses, variances, strict=True)) / mass**2
+    return Mean(float(value), float(variance), mass)
+
+
+def event_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, corrected: bool) -> Mean:
+    """Probability of ``event`` under the target, with its variance. Needs one round with draws at least."""
+    k_all = range(len(rounds[0].counts))
+    log_q = np.concatenate([r.log_q[event(r)] for r in rounds])
+    component = np.concatenate([r.component[event(r)] for r in rounds])
+    factor = (
+        np.exp(np.concatenate([own_correction(r)[event(r)] for r in rounds]))
+        if corrected
+        else np.ones(len(component))
+    )
+    edges = np.cumsum([0, *(int(event(r).sum()) for r in rounds)])
+    available = [int(sum(int(r.counts[k]) for r in rounds)) for k in k_all]
+    means, variances = [], []
+    for r, round_ in enumerate(rounds):
+        counts = np.asarray(round_.counts, dtype=np.int64)
+        w = np.exp(mixture_log_weights(log_q, counts)) * factor
+        own = np.zeros(len(w), dtype=bool)
+        own[edges[r] : edges[r + 1]] = True
+        totals = [float(np.sort(w[own & (component == k)]).sum()) for k in k_all]
+        groups = [np.sort(w[component == k]) for k in k_all]
+        means.append(sum(totals) / int(counts.sum()))
+        variances.append(_round_variance(groups, available, counts))
+    return _combine([r.mass for r in rounds], means, variances)
+
+
+def weight_mean(rounds: Sequence[RoundDraws], *, corrected: bool) -> Mean:
+    """Mean weight of all draws, with its variance: one if log-probabilities and samplers agree.
+
+    Every draw counts here, so each round's variance comes from its own draws.
+    """
+    means, variances = [], []
+    for round_ in rounds:
+        counts = np.asarray(round_.counts, dtype=np.int64)
+        w = np.exp(log_weights(round_, corrected=corrected))
+        groups = [np.sort(w[round_.component == k]) for k in range(len(counts))]
+        means.append(sum(float(g.sum()) for g in groups) / int(counts.sum()))
+        variances.append(_round_variance(groups, counts.tolist(), counts))
+    return _combine([r.mass for r in rounds], means, variances)
+
+
+class Contributions(NamedTuple):
+    """The hits that the target can produce, as parts of the estimate.
+
+    ``part`` [h] sums to the estimate; ``log_w`` [h] with ``log_correction`` [h] in it; ``component`` [h];
+    ``log_q`` [h, K]. Rows are in an order that does not depend on the order of arrival.
+    """
+
+    part: FloatArray
+    log_w: FloatArray
+    log_correction: FloatArray
+    component: IntArray
+    log_q: FloatArray
+
+    def take(self, rows: IntArray) -> Contributions:
+        """The same for some of the hits, in this order."""
+        return Contributions(
+            self.part[rows],
+            self.log_w[rows],
+            self.log_correction[rows],
+            self.component[rows],
+            self.log_q[rows],
+        )
+
+
+def contributions(rounds: Sequence[RoundDraws], event: Event = harmful, *, corrected: bool) -> Contributions:
+    """What each hit adds to the estimate: a_r w / (n_r sum a)."""
+    mass = sum(r.mass for r in rounds)
+    rows: list[Contributions] = []
+    for round_ in rounds:
+        chosen = event(round_) & np.isfinite(round_.log_q[:, 0])
+        correction = own_correction(round_)[chosen] if corrected else np.zeros(int(chosen.sum()))
+        log_w = mixture_log_weights(round_.log_q[chosen], round_.counts) + correction
+        part = np.exp(log_w) * (round_.mass / (mass * float(np.sum(round_.counts))))
+        component = np.asarray(round_.component, dtype=np.int64)[chosen]
+        rows.append(Contributions(part, log_w, correction, component, round_.log_q[chosen]))
+    joined = Contributions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    order = np.lexsort(
+        (*joined.log_q.T[::-1], joined.component, joined.log_correction, joined.log_w, joined.part)
+    )
+    return joined.take(order)
+
+
+def variance_per_draw(rounds: Sequence[RoundDraws], shares: FloatArray, *, corrected: bool) -> float:
+    """Forecast of n Var(mean of w h) for n further draws spread over the components by ``shares`` [K].
+
+    With w' the weight under those shares, n Var = E_p[w' h] - sum_k beta_k (E_p[(q_k/q_beta) h])^2; both
+    expectations under the target are estimated from the hits that are there, whoever drew them. 0 without
+    hits; inf where a hit is out of reach of every component with a share.
+    """
+    parts = contributions(rounds, corrected=corrected)
+    if len(parts.part) == 0:
+        return 0.0
+    log_w = mixture_log_weights(parts.log_q, shares)
+    if not np.isfinite(log_w).all():
+        return float("inf")
+    beta = np.asarray(shares, dtype=np.float64) / np.sum(shares)
+    # A hit's own correction enters the second moment once more than it enters the mean.
+    second = float((parts.part * np.exp(log_w + parts.log_correction)).sum())
+    log_mix = parts.log_q[:, 0] - log_w
+    within = parts.part @ np.exp(parts.log_q - log_mix[:, None])
+    return max(second - float(beta @ np.square(within)), 0.0)

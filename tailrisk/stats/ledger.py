@@ -1,0 +1,82 @@
+"""What the statistics know of one prompt: its draws, round by round.
+
+Component 0 is always the target. A round's counts and mass were fixed before the round was drawn.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailrisk.errors import StoreError
+from tailrisk.records import FloatArray, IntArray, Verdict
+
+
+class RoundDraws(NamedTuple):
+    """All draws of one prompt in one round: n draws, K components.
+
+    ``counts`` [K]: draws per component, as planned. ``mass``: part of the estimate's weight given to the
+    round in advance. ``component`` [n]: who drew it. ``log_q`` [n, K]: scored log-probabilities, column 0
+    being log p; -inf where a component cannot produce the response. ``log_q_sample`` [n]: the sampling
+    pass's own log-probability. ``verdict`` [n]: int8 of ``Verdict``.
+    """
+
+    counts: IntArray
+    mass: float
+    component: IntArray
+    log_q: FloatArray
+    log_q_sample: FloatArray
+    verdict: NDArray[np.int8]
+
+    @property
+    def n(self) -> int:
+        """Draws that are there."""
+        return len(self.component)
+
+    @property
+    def harmful(self) -> NDArray[np.bool_]:
+        return self.verdict == Verdict.HARM
+
+    @property
+    def undetermined(self) -> NDArray[np.bool_]:
+        return self.verdict == Verdict.UNDETERMINED
+
+    @property
+    def weight_bound(self) -> float:
+        """Largest possible weight n / n_0 of an uncorrected draw; inf without draws of the target."""
+        own = int(self.counts[0])
+        return float(np.sum(self.counts)) / own if own else float("inf")
+
+
+def drawn_counts(round_: RoundDraws) -> IntArray:
+    """[K] draws per component that are there."""
+    return np.bincount(np.asarray(round_.component, dtype=np.int64), minlength=len(round_.counts)).astype(
+        np.int64
+    )
+
+
+def is_complete(round_: RoundDraws) -> bool:
+    """Whether every planned draw is there, and no other."""
+    return round_.n > 0 and bool(np.array_equal(drawn_counts(round_), np.asarray(round_.counts)))
+
+
+def check_round(round_: RoundDraws, where: str) -> None:
+    """Refuse a round that cannot be estimated from.
+
+    Raises:
+        StoreError: draws missing or too many, a log-probability that is NaN or +inf, a mass that is not
+            positive.
+    """
+    if not is_complete(round_):
+        raise StoreError(
+            f"{where}: planned {list(map(int, round_.counts))} draws per component, found "
+            f"{drawn_counts(round_).tolist()}; missing draws would bias the estimate: resume the run"
+        )
+    if not round_.mass > 0:
+        raise StoreError(f"{where}: mass {round_.mass} is not positive; the log's plan is damaged")
+    if np.isnan(round_.log_q).any() or np.isposinf(round_.log_q).any():
+        raise StoreError(f"{where}: a log-probability is NaN or +inf; the log is damaged")
+    if not np.isfinite(round_.log_q_sample).all():
+        raise StoreError(f"{where}: the sampling pass's log-probability is not finite; the log is damaged")

@@ -1,0 +1,37 @@
+"""Masses of rounds: how much of a prompt's final estimate a round gets, decided before it is drawn."""
+
+from __future__ import annotations
+
+import math
+
+from tailrisk.stats.intervals import t_quantile
+
+
+def round_mass(remaining: float, n_round: int, n_expected: float, *, final: bool) -> float:
+    """Mass of a round of ``n_round`` draws when ``remaining`` mass is left.
+
+    A final round takes all of it; another one the part that its draws are of the ``n_expected`` draws
+    still expected for the prompt, this round's included, so that draws count about alike in the end.
+    """
+    if final:
+        return remaining
+    return remaining * n_round / max(n_round, n_expected)
+
+
+def draws_to_close(
+    variance_so_far: float, remaining: float, variance_per_draw: float, target_se: float
+) -> float:
+    """Draws n of a final round that bring V + rho^2 s^2 / n down to target_se^2.
+
+    ``variance_so_far``: V = sum a_r^2 Var(mu_r) of the rounds drawn. ``remaining``: their missing mass rho.
+    inf if V alone is too much already; 0 if no mass is left.
+    """
+    room = target_se**2 - variance_so_far
+    if room <= 0:
+        return math.inf
+    return remaining**2 * variance_per_draw / room
+
+
+def target_se(mu: float, log_width: float, confidence: float, df: float = math.inf) -> float:
+    """Standard error at which the working interval mu exp(+- t_df se / mu) has this natural-log width."""
+    return mu * log_width / (2 * t_quantile(confidence, df))

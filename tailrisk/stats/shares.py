@@ -1,0 +1,110 @@
+"""How a prompt's draws are spread over the components.
+
+One prompt's hits say which components find its harm; all prompts' hits together are the prior. The shares
+are the mixture that is nearest, in Kullback-Leibler divergence, to the law of harmful answers: the fixed
+point of beta_k <- E[beta_k q_k / q_beta] over hits weighted by w (expectation-maximisation; cross-entropy
+method), the prior entering as pseudo-hits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import softmax
+
+from tailrisk.records import FloatArray
+from tailrisk.stats.diagnostics import effective_size
+from tailrisk.stats.estimators import Contributions, contributions
+from tailrisk.stats.ledger import RoundDraws
+
+_STEPS = 20
+_FLOOR = 0.02
+_PRIOR_HITS = 10.0
+
+
+def initial_shares(k: int, target_share: float) -> FloatArray:
+    """[K] shares before anything is known: the target's, the rest evenly; all for a lone target."""
+    if k == 1:
+        return np.ones(1)
+    return np.concatenate([[target_share], np.full(k - 1, (1 - target_share) / (k - 1))])
+
+
+def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
+    """[K] the same shares with at least ``target_share`` for the target and 2 % for every other component.
+
+    No component ever vanishes, so it can come back when the hits change; with many components the floor
+    is lower, so that floors take no more than half of what the target leaves. The sum is one.
+    """
+    k = len(shares)
+    if k == 1:
+        return np.ones(1)
+    floors = np.full(k, min(_FLOOR, (1 - target_share) / (2 * (k - 1))))
+    floors[0] = target_share
+    result = np.maximum(np.asarray(shares, dtype=np.float64), 0.0)
+    held = np.zeros(k, dtype=bool)
+    for _ in range(k):
+        free = ~held
+        room = 1.0 - floors[held].sum()
+        total = result[free].sum()
+        scaled = np.where(free, result * (room / total) if total > 0 else room / max(free.sum(), 1), floors)
+        low = free & (scaled < floors)
+        if not low.any():
+            break
+        held |= low
+    scaled[0] += 1.0 - scaled.sum()
+    return scaled
+
+
+def _normalised(parts: Contributions) -> FloatArray:
+    total = parts.part.sum()
+    return parts.part / total if total > 0 else np.zeros(len(parts.part))
+
+
+def _fit(
+    log_q: FloatArray, weight: FloatArray, start: FloatArray, prior: FloatArray, strength: float
+) -> FloatArray:
+    """EM for the shares: ``weight`` [h] sums to the number of hits they are worth."""
+    beta = start
+    for _ in range(_STEPS):
+        with np.errstate(divide="ignore"):
+            duty = softmax(log_q + np.log(beta), axis=1)
+        beta = (weight @ duty + strength * prior) / (weight.sum() + strength)
+    return beta
+
+
+def component_shares(
+    rounds_by_prompt: Sequence[Sequence[RoundDraws]],
+    *,
+    target_share: float,
+    corrected: bool,
+    prior_hits: float = _PRIOR_HITS,
+) -> FloatArray:
+    """[C, K] shares for the next draws of C prompts, each row summing to one.
+
+    A prompt's own hits count as their effective number, the pooled shares over all prompts (each prompt
+    with hits counting once) as ``prior_hits``. Without a hit anywhere: the initial shares. Prompts
+    without rounds are allowed as long as one prompt has a round.
+    """
+    k = next(len(rounds[0].counts) for rounds in rounds_by_prompt if rounds)
+    start = initial_shares(k, target_share)
+    hits = [contributions(rounds, corrected=corrected) if rounds else None for rounds in rounds_by_prompt]
+    found = [h for h in hits if h is not None and _normalised(h).sum() > 0]
+    if not found or k == 1:
+        return np.tile(start, (len(rounds_by_prompt), 1))
+    # The start counts as one prompt of its own, so that a single prompt's first hits do not rule all others.
+    pooled = _fit(
+        np.concatenate([h.log_q for h in found]),
+        np.concatenate([_normalised(h) for h in found]),
+        start,
+        start,
+        1.0,
+    )
+    rows = []
+    for h in hits:
+        if h is None or _normalised(h).sum() == 0:
+            rows.append(with_floors(pooled, target_share))
+            continue
+        weight = _normalised(h) * effective_size(h.part)
+        rows.append(with_floors(_fit(h.log_q, weight, pooled, pooled, prior_hits), target_share))
+    return np.array(rows)

@@ -1,0 +1,53 @@
+"""Weights of draws under the balance heuristic: w = p / sum_k beta_k q_k with beta_k = n_k / n.
+
+Veach & Guibas (1995), "Optimally combining sampling techniques"; Owen & Zhou (2000), "Safe and effective
+importance sampling". With a share beta_0 of draws from the target, w <= 1 / beta_0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tailrisk.records import FloatArray
+from tailrisk.stats.ledger import RoundDraws
+
+
+def mixture_log_weights(log_q: FloatArray, counts: ArrayLike) -> FloatArray:
+    """[n] log of p / sum_k (c_k / sum c) q_k for rows of ``log_q`` [n, K] and ``counts`` c [K] >= 0.
+
+    The counts need not be whole: shares do as well. Computed as log n - log sum_k n_k q_k/p, so that
+    components equal to the target give a weight of exactly one. ``-inf`` where p is zero.
+    """
+    c = np.asarray(counts, dtype=np.float64)
+    used = c > 0
+    log_p = log_q[:, 0]
+    possible = np.isfinite(log_p)
+    ratio = np.where(possible[:, None], log_q[:, used], 0.0) - np.where(possible, log_p, 0.0)[:, None]
+    top = ratio.max(axis=1)
+    # Without draws of the target, p > 0 may meet a mixture of zero: no such draw can have come from it.
+    reached = np.isfinite(top)
+    safe_top = np.where(reached, top, 0.0)
+    total = np.exp(ratio - safe_top[:, None]) @ c[used]
+    with np.errstate(divide="ignore"):
+        log_w = np.log(c.sum()) - (safe_top + np.log(total))
+    return np.where(possible & reached, log_w, -np.inf)
+
+
+def own_correction(round_: RoundDraws) -> FloatArray:
+    """[n] scored minus sampled log-probability under the draw's own component.
+
+    Its exponential turns an average over the law as sampled into one over the law as scored.
+    """
+    own = np.take_along_axis(round_.log_q, np.asarray(round_.component, dtype=np.int64)[:, None], axis=1)
+    return own[:, 0] - round_.log_q_sample
+
+
+def log_weights(round_: RoundDraws, *, corrected: bool) -> FloatArray:
+    """[n] log weights of a round's draws; with ``corrected`` the numerics' own correction is included.
+
+    Either way the mean of w * f over the round is unbiased for E_p f with p as scored, provided that the
+    sampling pass and the scoring pass agree (not corrected) or not even that (corrected).
+    """
+    log_w = mixture_log_weights(round_.log_q, round_.counts)
+    return log_w + own_correction(round_) if corrected else log_w

@@ -1,0 +1,27 @@
+"""The run folder: manifest, append-only log, replay, exports."""
+
+from tailrisk.store.atomic import write_json_atomic
+from tailrisk.store.codec import Note, Record, Verdicts, decode, encode
+from tailrisk.store.export import export_draws, final_results, hit_rows, write_hits
+from tailrisk.store.log import read_log
+from tailrisk.store.manifest import Manifest, make_manifest, read_manifest
+from tailrisk.store.runfolder import RunStore, replay
+
+__all__ = [
+    "Manifest",
+    "Note",
+    "Record",
+    "RunStore",
+    "Verdicts",
+    "decode",
+    "encode",
+    "export_draws",
+    "final_results",
+    "hit_rows",
+    "make_manifest",
+    "read_log",
+    "read_manifest",
+    "replay",
+    "write_hits",
+    "write_json_atomic",
+]

@@ -1,0 +1,205 @@
+"""Records of the log <-> plain JSON payloads, exact in both directions.
+
+Floats are written by ``repr`` and come back bit for bit. In ``log_q`` the value ``-inf`` (a component
+that cannot produce the response) is written as null; NaN and +inf are refused. In ``scores`` NaN (no
+score) is written as null and an infinity as the string "inf" or "-inf".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tailrisk.errors import StoreError
+from tailrisk.records import Batch, BatchFailure, BatchResult, FloatArray, JudgedTexts, PromptPlan, RoundPlan
+
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdicts:
+    """A later judgement of a whole batch that is already in the log; the last one counts."""
+
+    key: str
+    judged: JudgedTexts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """Something worth keeping that no estimate depends on, such as a late twin of a batch."""
+
+    text: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+Record = RoundPlan | BatchResult | BatchFailure | Verdicts | Note
+
+
+def encode(record: Record) -> tuple[str, Payload]:
+    """(kind, payload) of a record; ``StoreError`` where it holds what the log must not hold."""
+    match record:
+        case RoundPlan():
+            return "plan", _encode_plan(record)
+        case BatchResult():
+            return "batch", _encode_result(record)
+        case BatchFailure():
+            return "failure", {"batch": _encode_batch(record.batch), "reason": record.reason}
+        case Verdicts():
+            return "verdicts", {"key": record.key, **_encode_judged(record.key, record.judged)}
+        case Note():
+            return "note", {"text": record.text, "data": record.data}
+
+
+def decode(kind: str, payload: Mapping[str, Any]) -> Record:
+    """The record of a (kind, payload) pair; ``StoreError`` for one that this version cannot read."""
+    try:
+        match kind:
+            case "plan":
+                return _decode_plan(payload)
+            case "batch":
+                return _decode_result(payload)
+            case "failure":
+                return BatchFailure(batch=_decode_batch(payload["batch"]), reason=payload["reason"])
+            case "verdicts":
+                return Verdicts(key=payload["key"], judged=_decode_judged(payload))
+            case "note":
+                return Note(text=payload["text"], data=payload["data"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"a log record of kind {kind!r} cannot be read ({type(error).__name__}: {error}); it was written "
+            "by another version of tailrisk: use that version, or another run.name"
+        ) from error
+    raise StoreError(f"unknown kind {kind!r} of log record: written by a newer version of tailrisk")
+
+
+def draws_crc(result: BatchResult) -> int:
+    """Checksum of what the seed alone determines: tokens, ends, log-probabilities; not the judge's view."""
+    parts = [
+        [t.tolist() for t in result.tokens],
+        result.finished.tolist(),
+        [_log_qs(row) for row in result.log_q.tolist()],
+        result.log_q_sample.tolist(),
+    ]
+    return zlib.crc32(json.dumps(parts, separators=(",", ":")).encode())
+
+
+def _encode_plan(plan: RoundPlan) -> Payload:
+    return {
+        "round": plan.round,
+        "prompts": [[p.prompt_id, list(p.counts), p.mass, p.final] for p in plan.prompts],
+        "batches": [_encode_batch(b) for b in plan.batches],
+    }
+
+
+def _decode_plan(payload: Mapping[str, Any]) -> RoundPlan:
+    return RoundPlan(
+        round=payload["round"],
+        prompts=tuple(
+            PromptPlan(prompt_id=i, counts=tuple(counts), mass=float(mass), final=final)
+            for i, counts, mass, final in payload["prompts"]
+        ),
+        batches=tuple(_decode_batch(b) for b in payload["batches"]),
+    )
+
+
+def _encode_batch(b: Batch) -> list[Any]:
+    return [b.prompt_id, b.component, b.index, b.round, b.size, b.seed]
+
+
+def _decode_batch(row: list[Any]) -> Batch:
+    prompt_id, component, index, round_, size, seed = row
+    return Batch(prompt_id=prompt_id, component=component, index=index, round=round_, size=size, seed=seed)
+
+
+def _encode_result(r: BatchResult) -> Payload:
+    _check_result(r)
+    return {
+        "batch": _encode_batch(r.batch),
+        "tokens": [t.tolist() for t in r.tokens],
+        "texts": list(r.texts),
+        "finished": [int(f) for f in r.finished],
+        "log_q": [_log_qs(row) for row in r.log_q.tolist()],
+        "log_q_sample": r.log_q_sample.tolist(),
+        **_encode_judged(r.batch.key, JudgedTexts(r.verdicts, r.scores, r.judge_errors)),
+        "seconds": float(r.seconds),
+        "worker": r.worker,
+        "crc": draws_crc(r),
+    }
+
+
+def _check_result(r: BatchResult) -> None:
+    n, key = r.batch.size, r.batch.key
+    lengths = {
+        "texts": len(r.texts),
+        "tokens": len(r.tokens),
+        "finished": len(r.finished),
+        "log_q": len(r.log_q),
+        "log_q_sample": len(r.log_q_sample),
+        "verdicts": len(r.verdicts),
+        "scores": len(r.scores),
+        "judge_errors": len(r.judge_errors),
+    }
+    wrong = {name: length for name, length in lengths.items() if length != n}
+    if wrong or r.log_q.ndim != 2:
+        raise StoreError(f"batch {key}: planned with {n} draws, the result holds {wrong or r.log_q.shape}")
+    if np.isnan(r.log_q).any() or np.isposinf(r.log_q).any():
+        raise StoreError(f"batch {key}: log_q holds NaN or +inf and is not logged")
+    if not np.isfinite(r.log_q_sample).all():
+        raise StoreError(f"batch {key}: log_q_sample is not finite everywhere and is not logged")
+
+
+def _decode_result(p: Mapping[str, Any]) -> BatchResult:
+    batch = _decode_batch(p["batch"])
+    judged = _decode_judged(p)
+    rows = [[-math.inf if value is None else value for value in row] for row in p["log_q"]]
+    return BatchResult(
+        batch=batch,
+        tokens=[np.asarray(t, dtype=np.int32) for t in p["tokens"]],
+        texts=list(p["texts"]),
+        finished=np.asarray(p["finished"], dtype=np.bool_),
+        log_q=np.asarray(rows, dtype=np.float64).reshape(batch.size, -1),
+        log_q_sample=np.asarray(p["log_q_sample"], dtype=np.float64),
+        verdicts=judged.verdicts,
+        scores=judged.scores,
+        judge_errors=judged.errors,
+        seconds=float(p["seconds"]),
+        worker=p["worker"],
+    )
+
+
+def _encode_judged(key: str, judged: JudgedTexts) -> Payload:
+    if not len(judged.verdicts) == len(judged.scores) == len(judged.errors):
+        raise StoreError(f"batch {key}: verdicts, scores and errors differ in number and are not logged")
+    verdicts = [int(v) for v in judged.verdicts]
+    if not set(verdicts) <= {0, 1, 2}:
+        raise StoreError(
+            f"batch {key}: a verdict is neither safe, harm nor undetermined: {sorted(set(verdicts))}"
+        )
+    return {
+        "verdicts": verdicts,
+        "scores": [_score(float(s)) for s in judged.scores],
+        "errors": list(judged.errors),
+    }
+
+
+def _decode_judged(p: Mapping[str, Any]) -> JudgedTexts:
+    scores: FloatArray = np.asarray(
+        [math.nan if s is None else float(s) for s in p["scores"]], dtype=np.float64
+    )
+    return JudgedTexts(np.asarray(p["verdicts"], dtype=np.int8), scores, list(p["errors"]))
+
+
+def _log_qs(row: list[float]) -> list[float | None]:
+    return [None if value == -math.inf else value for value in row]
+
+
+def _score(value: float) -> float | str | None:
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else repr(value)

@@ -1,0 +1,212 @@
+"""The executor on a real local Ray with light workers: every batch once, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from fakeworkers import BrokenLaws, FakeJudge, FakeLaws, MakeLaws, attempts, batches_of, prompts_of
+
+from tailrisk.audit.local import LocalExecutor
+from tailrisk.cluster import RayExecutor
+from tailrisk.errors import ClusterError, ModelError
+from tailrisk.records import Batch, BatchFailure, BatchResult, Prompt, Verdict
+
+pytestmark = pytest.mark.cluster
+
+
+def collect(executor: RayExecutor, batches: list[Batch]) -> tuple[dict[str, BatchResult], dict[str, str]]:
+    """Outcomes by key; fails if a key comes twice."""
+    results: dict[str, BatchResult] = {}
+    failures: dict[str, str] = {}
+    for outcome in executor.run(batches):
+        key = outcome.batch.key
+        assert key not in results and key not in failures
+        if isinstance(outcome, BatchFailure):
+            failures[key] = outcome.reason
+        else:
+            results[key] = outcome
+    return results, failures
+
+
+def assert_same(
+    results: dict[str, BatchResult], prompts: list[Prompt], batches: list[Batch], folder: Path
+) -> None:
+    """Bit-equal to the same batches run one after the other in this process."""
+    local = LocalExecutor(FakeLaws(folder), FakeJudge(), prompts)
+    expected = {o.batch.key: o for o in local.run(batches) if isinstance(o, BatchResult)}
+    assert set(results) == set(expected)
+    for key, want in expected.items():
+        got = results[key]
+        assert got.batch == want.batch
+        assert got.texts == want.texts and got.judge_errors == want.judge_errors
+        assert all(np.array_equal(a, b) for a, b in zip(got.tokens, want.tokens, strict=True))
+        for name in ("finished", "log_q", "log_q_sample", "verdicts", "scores"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+
+
+def pid_of(worker: str) -> int:
+    return int(worker.rpartition(":")[2])
+
+
+def test_all_batches_once_and_equal_to_one_process(executor, tmp_path):
+    prompts = prompts_of(*(f"p{i}" for i in range(10)))
+    batches = batches_of(prompts, each=4)
+    pool = executor(prompts)
+    assert pool.card.names == ("target", "rude") and pool.card.fingerprints == ("a", "b")
+    results, failures = collect(pool, batches)
+    assert failures == {}
+    assert max(attempts(tmp_path).values()) == 4
+    assert_same(results, prompts, batches, tmp_path)
+    assert {np.unique(r.verdicts).size for r in results.values()} != {1}, "both verdicts must occur"
+    again, _ = collect(pool, batches[:3])
+    assert_same(again, prompts, batches[:3], tmp_path)
+
+
+@pytest.mark.parametrize("how", ["sigkill", "ray.kill"])
+def test_worker_killed_in_the_middle(executor, tmp_path, how):
+    prompts = prompts_of(*(f"p{i}" for i in range(8)))
+    batches = batches_of(prompts, each=3)
+    pool = executor(prompts, sleep=0.05)
+    results: dict[str, BatchResult] = {}
+    for outcome in pool.run(batches):
+        assert isinstance(outcome, BatchResult), outcome
+        assert outcome.batch.key not in results
+        results[outcome.batch.key] = outcome
+        if len(results) == 5:
+            if how == "sigkill":
+                os.kill(pid_of(outcome.worker), signal.SIGKILL)
+            else:
+                ray.kill(pool._models._replicas[0].handle)
+    assert len({r.worker for r in results.values()}) == 2
+    assert_same(results, prompts, batches, tmp_path)
+
+
+def test_poison_is_found_and_innocents_are_not_failed(executor, tmp_path):
+    good = prompts_of(*(f"p{i}" for i in range(20)))
+    bad = prompts_of("poison-1", "raise-1", "odd-1", "once-1")
+    prompts = [*good[:7], *bad, *good[7:]]
+    batches = batches_of(prompts, each=1)
+    pool = executor(prompts, retries=2, models={"min": 2, "max": 2, "num_cpus": 1})
+    results, failures = collect(pool, batches)
+    assert set(failures) == {"poison-1/0/0", "raise-1/0/0", "odd-1/0/0"}
+    assert "killed its worker" in failures["poison-1/0/0"]
+    assert failures["raise-1/0/0"] == "ValueError: not good"
+    assert failures["odd-1/0/0"] == "non-finite logits at token 3"
+    tries = attempts(tmp_path)
+    assert tries["odd-1"] == 1, "an error of ours would come again: it is not tried again"
+    assert tries["raise-1"] == 2
+    assert tries["poison-1"] in (2, 3)
+    # Beside the poison's first death and beside the one crash: at most two extra tries, never alone with it.
+    assert max(tries[p.id] for p in good) <= 3
+    innocent = [b for b in batches if b.key not in failures]
+    assert set(results) == {b.key for b in innocent}
+    assert_same(results, prompts, innocent, tmp_path)
+
+
+def test_hung_worker_is_ended_at_the_time_limit(executor, tmp_path):
+    prompts = prompts_of("p0", "hang-1", "p1", "p2")
+    batches = batches_of(prompts, each=1)
+    began = time.monotonic()
+    results, failures = collect(executor(prompts, retries=1, batch_timeout_s=2.0), batches)
+    took = time.monotonic() - began
+    assert set(failures) == {"hang-1/0/0"}
+    assert "cluster.batch_timeout_s" in failures["hang-1/0/0"]
+    assert attempts(tmp_path)["hang-1"] == 1
+    assert set(results) == {"p0/0/0", "p1/0/0", "p2/0/0"}
+    assert 2.0 < took < 40.0
+
+
+def test_error_that_spoils_the_process_costs_no_other_batch(executor, tmp_path):
+    prompts = prompts_of("p0", "cuda-1", "p1", "p2", "p3")
+    batches = batches_of(prompts, each=1)
+    results, failures = collect(executor(prompts), batches)
+    assert failures == {}
+    assert_same(results, prompts, batches, tmp_path)
+
+
+def test_judge_that_dies_leaves_answers_undetermined(executor):
+    prompts = prompts_of("p0", "judgekill", "p1")
+    batches = batches_of(prompts, each=1)
+    pool = executor(prompts, retries=1)
+    results, failures = collect(pool, batches)
+    assert failures == {} and len(results) == 3
+    lost = results["judgekill/0/0"]
+    assert (lost.verdicts == Verdict.UNDETERMINED).all() and np.isnan(lost.scores).all()
+    assert all("killed its worker" in e for e in lost.judge_errors)
+    assert results["p1/0/0"].judge_errors == [""] * 5
+    judged = pool.rejudge("p0", results["p0/0/0"].texts)
+    np.testing.assert_array_equal(judged.verdicts, results["p0/0/0"].verdicts)
+    assert (pool.rejudge("judgekill", ["x"]).verdicts == Verdict.UNDETERMINED).all()
+
+
+def test_growth_to_max_and_a_run_left_early(executor, tmp_path):
+    prompts = prompts_of(*(f"p{i}" for i in range(30)))
+    batches = batches_of(prompts, each=2)
+    pool = executor(prompts, sleep=0.15, models={"min": 1, "max": 2, "num_cpus": 1})
+    taken = []
+
+    def source():
+        for batch in batches:
+            taken.append(batch)
+            yield batch
+
+    run = pool.run(source())
+    next(run)
+    assert len(taken) < 20, "batches are taken as there is room, not all at once"
+    run.close()
+    results, failures = collect(pool, batches)
+    assert failures == {}
+    assert len({r.worker for r in results.values()}) == 2
+    assert_same(results, prompts, batches, tmp_path)
+
+
+def test_errors_while_a_worker_loads(executor):
+    prompts = prompts_of("p0")
+    with pytest.raises(
+        ModelError, match=r"^target\.model 'nope': no such folder; give a hub id or a folder$"
+    ):
+        executor(prompts, laws=BrokenLaws("model"))
+    with pytest.raises(ClusterError, match=r"cluster\.models: .*KeyError: 'weights'"):
+        executor(prompts, laws=BrokenLaws("bug"))
+    with pytest.raises(ClusterError, match="3 workers in a row died"):
+        executor(prompts, laws=BrokenLaws("exit"))
+
+
+def test_workers_with_other_laws_are_refused(executor, tmp_path):
+    prompts = prompts_of("p0", "once-1")
+    with pytest.raises(ClusterError, match=r"other laws.*\(rude\)"):
+        collect(executor(prompts, laws=MakeLaws(tmp_path, differ=True)), batches_of(prompts, each=1))
+
+
+def test_missing_resource_is_named(executor):
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=r"needs 1 GPU, and the largest node has 0"):
+        executor(prompts_of("p0"), models={"num_cpus": 1, "num_gpus": 1})
+    with pytest.raises(ClusterError, match=r"needs 512 CPU, and the largest node has"):
+        executor(prompts_of("p0"), models={"num_cpus": 512})
+    assert time.monotonic() - began < 10
+
+
+def test_no_room_beside_other_jobs(executor, monkeypatch):
+    total = ray.cluster_resources()["CPU"]
+    executor(prompts_of("p0"), models={"num_cpus": total})
+    monkeypatch.setattr("tailrisk.cluster.resources.PLACE_TIMEOUT_S", 2.0)
+    with pytest.raises(ClusterError, match=r"found no room in \d+ s; free now: 0 CPU"):
+        executor(prompts_of("p0"), models={"num_cpus": total})
+
+
+def test_workers_log_no_text(executor):
+    prompts = prompts_of("p0", "raise-1", "judgekill")
+    collect(executor(prompts, retries=1), batches_of(prompts, each=1))
+    session = Path(ray._private.worker._global_node.get_session_dir_path())  # pyright: ignore
+    logs = [p for p in session.rglob("*") if p.is_file() and p.stat().st_size < 50_000_000]
+    assert len(logs) > 5
+    for log in logs:
+        content = log.read_bytes()
+        assert b"canary-harmful-text" not in content and b"question p0" not in content, log

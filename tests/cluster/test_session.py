@@ -1,0 +1,181 @@
+"""Starting, joining and leaving Ray, each in a process of its own with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrisk.cluster import ray_session
+from tailrisk.cluster.session import probe_address, sweep_temp
+from tailrisk.config import ClusterConfig
+from tailrisk.errors import ClusterError
+
+pytestmark = pytest.mark.cluster
+
+DRIVER = Path(__file__).parent / "sessiondriver.py"
+
+
+class Driver:
+    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+        home.mkdir(exist_ok=True)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        self.process = subprocess.Popen(
+            [sys.executable, str(DRIVER), *arguments],
+            env={**inherited, "HOME": str(home), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def line(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        assert text, self.process.communicate(timeout=60)
+        return json.loads(text)
+
+
+def gone(session: str, within_s: float = 20.0) -> bool:
+    """No process has the session's folder on its command line any more."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not any(session in command for command in _commands()):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _commands() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A cluster somebody else started, with a token: (address, token)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    folder = Path("/tmp") / f"trh-{os.getpid()}"
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+    command += [f"--temp-dir={folder}", "--num-cpus=5", "--include-dashboard=false", "--disable-usage-stats"]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield f"127.0.0.1:{port}", token
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert gone(str(folder))
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_local_starts_and_stops_its_own(tmp_path):
+    driver = Driver(tmp_path / "home", "local", RAY_ADDRESS="127.0.0.1:1")
+    facts = driver.line()
+    assert facts["cpus"] >= 6, "logical CPUs for all the workers the pools may have"
+    out, err = driver.process.communicate(timeout=60)
+    assert driver.process.returncode == 0, err
+    assert json.loads(out) == {"changed": []}
+    assert err == ""
+    assert not Path(facts["session"]).exists()
+    assert gone(facts["session"])
+    assert [p for p in (tmp_path / "home").rglob("*") if p.is_file()] == [], "no token written into the home"
+
+
+def test_local_needs_its_token(tmp_path):
+    driver = Driver(tmp_path / "home", "local", "stay")
+    facts = driver.line()
+    stranger = Driver(tmp_path / "stranger", facts["gcs"], RAY_AUTH_MODE="disabled")
+    _, err = stranger.process.communicate(timeout=60)
+    assert stranger.process.returncode != 0 and "ClusterError" in err
+    os.killpg(driver.process.pid, signal.SIGINT)
+    assert driver.line() == {"interrupted": True}, "Ctrl-C reaches the driver, and Ray's processes with it"
+    assert driver.process.wait(timeout=30) == 0
+    assert gone(facts["session"]) and not Path(facts["session"]).exists()
+
+
+def test_driver_killed_outright_leaves_no_processes(tmp_path):
+    driver = Driver(tmp_path / "home", "local", "stay")
+    facts = driver.line()
+    driver.process.kill()
+    driver.process.wait()
+    assert gone(facts["session"])
+    sweep_temp()
+    assert not Path(facts["session"]).exists()
+
+
+def test_join_and_leave_running(tmp_path, head):
+    address, token = head
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    for given, extra in ((address, {}), ("auto", {"RAY_ADDRESS": address})):
+        driver = Driver(tmp_path / "home", given, **secret, **extra)
+        assert driver.line()["cpus"] == 5
+        out, err = driver.process.communicate(timeout=60)
+        assert driver.process.returncode == 0, err
+        assert json.loads(out) == {"changed": []}
+    began = time.monotonic()
+    driver = Driver(tmp_path / "home", address, RAY_AUTH_MODE="disabled")
+    _, err = driver.process.communicate(timeout=60)
+    assert "ClusterError: cluster.address" in err and time.monotonic() - began < 40
+
+
+def test_addresses_that_do_not_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with pytest.raises(
+        ClusterError, match=r"'127\.0\.0\.1:1': nothing answers .*set cluster.address to 'local'"
+    ):
+        probe_address("127.0.0.1:1")
+    with pytest.raises(ClusterError, match=r"cannot join.*Invalid address format"):
+        probe_address("bogus")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=r"no Ray cluster answered within 3 s"):
+            probe_address(address, timeout_s=3.0)
+
+
+def test_ray_client_address_and_second_session_are_refused(ray_local):
+    with pytest.raises(ClusterError, match="already connected"), ray_session(ClusterConfig()):
+        pass
+    with ray_session(ClusterConfig(address="auto")):
+        import ray
+
+        assert ray.is_initialized()
+    assert ray.is_initialized(), "a connection that was there before is left as it was"
+
+
+def test_ray_client_scheme_is_refused():
+    code = (
+        "from tailrisk.cluster import ray_session\nfrom tailrisk.config import ClusterConfig\n"
+        "with ray_session(ClusterConfig(address='ray://h:1')): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "only 'local', 'auto' and host:port" in done.stderr

@@ -1,0 +1,97 @@
+"""All kinds: the conformance suite, the registry against the schema, and a journey to another process."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from check_judge import check_judge
+
+from tailrisk import config as schema
+from tailrisk.config import Config
+from tailrisk.judges import KINDS, build_judge, preflight
+
+FUNCTION = """
+def judge(prompt, response):
+    if "\\x00" in response:
+        raise ValueError("no NUL, please: " + response)
+    if not response.strip():
+        return None
+    return len(response) / 100
+"""
+
+SPECS: dict[str, dict[str, object]] = {
+    "refusal": {"kind": "refusal"},
+    "regex": {"kind": "regex", "pattern": r"word|zero\W"},
+    "python": {"kind": "python", "function": "own.py:judge", "threshold": 0.5},
+}
+
+
+def make_config(base: Path, **judge: object) -> Config:
+    values = {"target": {"model": "m"}, "prompts": {"path": "p.jsonl"}, "judge": judge}
+    return Config.model_validate(values).at(base)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(FUNCTION)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", sorted(SPECS))
+def test_keeps_the_promises_of_a_judge(base: Path, kind: str) -> None:
+    check_judge(build_judge(make_config(base, **SPECS[kind])))
+
+
+def test_every_kind_of_the_schema_has_a_builder_and_is_checked_here() -> None:
+    union = typing.get_args(schema.JudgeConfig)[0]
+    kinds = {typing.get_args(m.model_fields["kind"].annotation)[0] for m in typing.get_args(union)}
+    assert kinds == set(KINDS) == set(SPECS)
+
+
+@pytest.mark.parametrize("kind", sorted(SPECS))
+def test_preflight_accepts_what_build_accepts(base: Path, kind: str) -> None:
+    preflight(make_config(base, **SPECS[kind]))
+
+
+@pytest.mark.parametrize("kind", sorted(SPECS))
+def test_a_pickled_configuration_builds_the_same_judge_in_another_process(base: Path, kind: str) -> None:
+    config = make_config(base, **SPECS[kind])
+    texts = ["word " * 30, "a few words that say something new today", "short"]
+    here = build_judge(config).judge("prompt", texts).verdicts.tolist()
+    code = (
+        "import pickle, sys; from tailrisk.judges import build_judge; "
+        "config = pickle.loads(bytes.fromhex(sys.argv[1])); "
+        f"print(build_judge(config).judge('prompt', {texts!r}).verdicts.tolist())"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", code, pickle.dumps(config).hex()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    assert there.stdout.strip() == str(here)
+
+
+def test_judges_import_none_of_the_heavy_libraries() -> None:
+    heavy = {"torch", "ray", "mlflow", "transformers"}
+    code = f"import sys, tailrisk.judges; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_suite_itself_catches_a_judge_that_looks_at_the_whole_batch(base: Path) -> None:
+    judge = build_judge(make_config(base, **SPECS["refusal"]))
+
+    class Leaky:
+        def judge(self, prompt, responses):
+            judged = judge.judge(prompt, responses)
+            return judged._replace(verdicts=np.full_like(judged.verdicts, len(responses) > 2))
+
+    with pytest.raises(AssertionError):
+        check_judge(Leaky())

@@ -1,0 +1,231 @@
+"""Every mismatch is found before weights are loaded, and all of them are named at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tinymodel import EOS, make_tiny_adapter, make_tiny_model, prompt
+
+from tailrisk.config import Config
+from tailrisk.errors import ConfigError, InputError, ModelError
+from tailrisk.models.directions import Direction, save_direction
+from tailrisk.models.preflight import check
+
+PROMPTS = [prompt("w0 w1", "p0"), prompt("w2", "p1")]
+
+
+@pytest.fixture(scope="module")
+def home(tiny_model: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, an adapter, a second adapter, a checkpoint and a direction."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copytree(tiny_model, folder / "model")
+    shutil.copytree(tiny_adapter, folder / "adapter")
+    make_tiny_adapter(folder / "other", tiny_model, seed=4)
+    make_tiny_model(folder / "checkpoint", seed=7, max_positions=64)
+    vector = torch.nn.functional.normalize(torch.ones(16), dim=0)
+    save_direction(folder / "direction.safetensors", Direction(vector, 1, 1.0, ""))
+    return folder
+
+
+ALL = [
+    {"name": "persona", "kind": "system_prompt", "text": "w3 w4"},
+    {"name": "off", "kind": "lora", "adapter": "target", "scale": 0},
+    {"name": "other", "kind": "lora", "adapter": "other"},
+    {"name": "ablation", "kind": "ablation", "direction": "direction.safetensors"},
+    {"name": "opening", "kind": "prefix", "text": "w5 w6"},
+    {"name": "shut", "kind": "prefix", "avoid": ["w5", "w7 w8"]},
+    {"name": "second", "kind": "checkpoint", "model": "checkpoint"},
+]
+
+
+def config(
+    home: Path, *proposals: dict[str, Any], sampling: dict[str, Any] | None = None, **target: Any
+) -> Config:
+    target = {"model": "model", "dtype": "float32", **target}
+    target["sampling"] = {"max_new_tokens": 8, **(sampling or {})}
+    data = {
+        "target": target,
+        "prompts": {"path": "prompts.jsonl"},
+        "proposals": list(proposals),
+        "judge": {"kind": "refusal"},
+    }
+    return Config.model_validate(data).at(home)
+
+
+def test_a_sound_configuration_gives_all_digests(home: Path) -> None:
+    found = check(config(home, *ALL, adapter="adapter", system_prompt="w9"), PROMPTS)
+    assert set(found.models) == {"target", "second"}
+    assert set(found.adapters) == {"target", "other"}
+    assert set(found.directions) == {"ablation"}
+    assert set(found.prompts) == {"p0", "p1"}
+    digests = [
+        *found.models.values(),
+        *found.adapters.values(),
+        *found.directions.values(),
+        *found.prompts.values(),
+    ]
+    assert len({*digests, found.template}) == 8
+    assert all(len(d) == 64 for d in digests)
+    # <bos> system w3 w4 user w0 w1 assistant
+    assert found.prompt_lengths == {"p0": 8, "p1": 7}
+    assert (found.stop_ids, found.vocab_size, found.max_positions) == ((EOS,), 32, 128)
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_no_weights_are_loaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import PreTrainedModel
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
+    check(config(home, *ALL, adapter="adapter"), PROMPTS)
+
+
+def test_prompt_digests_follow_the_rendered_ids(home: Path) -> None:
+    one = check(config(home), PROMPTS)
+    assert one == check(config(home), PROMPTS)
+    other = check(config(home, system_prompt="w3"), PROMPTS)
+    assert all(one.prompts[k] != other.prompts[k] for k in one.prompts)
+    assert check(config(home), [prompt("w0 w2", "p0")]).prompts["p0"] != one.prompts["p0"]
+
+
+def test_all_problems_are_in_one_error(home: Path) -> None:
+    bad = config(
+        home,
+        {"name": "a", "kind": "lora", "adapter": "target"},
+        {"name": "b", "kind": "lora", "adapter": "nowhere"},
+        {"name": "c", "kind": "ablation", "direction": "nowhere.safetensors"},
+        {"name": "d", "kind": "prefix", "text": "w5 " * 8},
+        {"name": "e", "kind": "checkpoint", "model": "no such folder"},
+        {"name": "f", "kind": "prefix", "text": "w5", "mix": 0.5},
+        sampling={"stop_token_ids": [2, 32]},
+        adapter="gone",
+        device="tpu9000",
+    )
+    long = prompt("w0 " * 200, "long")
+    with pytest.raises(ConfigError) as caught:
+        check(bad, [*PROMPTS, long])
+    lines = str(caught.value).splitlines()
+    for part in (
+        "target.device",
+        "stop_token_ids: [32]",
+        "target: adapter",
+        "proposal 'a': adapter: target",
+        "proposal 'b'",
+        "proposal 'c'",
+        "proposal 'd': its text has 8 tokens",
+        "proposal 'e'",
+        "proposal 'f': a prefix",
+        "prompt 'long': 203 tokens and 8 new ones",
+    ):
+        assert sum(part in line for line in lines) == 1, part
+    assert len(lines) == 10
+
+
+def test_without_a_target_the_proposals_files_are_still_looked_at(home: Path) -> None:
+    bad = config(
+        home,
+        {"name": "c", "kind": "ablation", "direction": "nowhere.safetensors"},
+        {"name": "e", "kind": "checkpoint", "model": "no such folder"},
+        model="no such model",
+    )
+    with pytest.raises(ConfigError) as caught:
+        check(bad, PROMPTS)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_the_context_counts_new_tokens_and_every_context(home: Path) -> None:
+    fits = config(home, sampling={"max_new_tokens": 128 - 5})
+    check(fits, PROMPTS)
+    with pytest.raises(
+        InputError, match=r"prompt 'p0': 5 tokens and 124 new ones .* 128 positions of the target"
+    ):
+        check(config(home, sampling={"max_new_tokens": 128 - 4}), PROMPTS)
+    with pytest.raises(InputError, match=r"prompt 'p0' under proposal 'persona': 8 tokens"):
+        check(config(home, ALL[0], sampling={"max_new_tokens": 128 - 7}), PROMPTS)
+    with pytest.raises(InputError, match=r"64 positions of checkpoint 'second'"):
+        check(config(home, ALL[-1], sampling={"max_new_tokens": 60}), PROMPTS)
+
+
+def test_many_problems_are_cut_short(home: Path) -> None:
+    with pytest.raises(InputError, match=r"and 10 more"):
+        check(config(home), [prompt("w0 " * 200, f"p{i}") for i in range(30)])
+
+
+def test_an_adapter_for_another_model(home: Path, tmp_path: Path) -> None:
+    wide = make_tiny_model(tmp_path / "wide", hidden=32)
+    made = make_tiny_adapter(tmp_path / "made", wide)
+    with pytest.raises(ConfigError, match=r"proposal 'x': adapter .*another model"):
+        check(config(home, {"name": "x", "kind": "lora", "adapter": str(made)}), PROMPTS)
+    with pytest.raises(ConfigError, match=r"target: adapter .*another model"):
+        check(config(home, adapter=str(made)), PROMPTS)
+
+
+def test_a_direction_of_another_size(home: Path, tmp_path: Path) -> None:
+    vector = torch.nn.functional.normalize(torch.ones(32), dim=0)
+    save_direction(tmp_path / "d.safetensors", Direction(vector, 1, 1.0, ""))
+    with pytest.raises(ConfigError, match=r"32 entries.*16"):
+        check(
+            config(home, {"name": "x", "kind": "ablation", "direction": str(tmp_path / "d.safetensors")}),
+            PROMPTS,
+        )
+
+
+def test_a_checkpoint_with_another_vocabulary(home: Path, tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "m", vocab=40)
+    with pytest.raises(ConfigError, match=r"vocabulary, .*output tokens \(32 and 40\)"):
+        check(config(home, {"name": "x", "kind": "checkpoint", "model": str(tmp_path / "m")}), PROMPTS)
+
+
+def test_a_checkpoint_whose_tokenizer_only_swaps_two_words(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "checkpoint", tmp_path / "m")
+    path = tmp_path / "m" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"w3"', '"_"').replace('"w4"', '"w3"').replace('"_"', '"w4"'))
+    with pytest.raises(ConfigError, match="different vocabulary;"):
+        check(config(home, {"name": "x", "kind": "checkpoint", "model": str(tmp_path / "m")}), PROMPTS)
+
+
+def test_a_checkpoint_with_another_end_token(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "checkpoint", tmp_path / "m")
+    path = tmp_path / "m" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "w3"}))
+    with pytest.raises(ConfigError, match="end-of-sequence"):
+        check(config(home, {"name": "x", "kind": "checkpoint", "model": str(tmp_path / "m")}), PROMPTS)
+
+
+def test_a_template_that_drops_system_prompts(home: Path, tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "m", chat_template="{{ messages[-1]['content'] }}")
+    bad = config(home, ALL[0], model=str(tmp_path / "m"), system_prompt="w1")
+    with pytest.raises(ConfigError) as caught:
+        check(bad, PROMPTS)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "target.system_prompt",
+        "proposal 'persona'",
+    ]
+
+
+def test_no_chat_template_is_said_once(home: Path, tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "m", chat_template=None)
+    with pytest.raises(ModelError) as caught:
+        check(config(home, model=str(tmp_path / "m")), PROMPTS)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_pickle_named_safetensors_is_a_model_error(home: Path, tmp_path: Path) -> None:
+    torch.save({"direction": torch.ones(16)}, tmp_path / "d.safetensors")
+    with pytest.raises(ModelError, match="safetensors"):
+        check(
+            config(home, {"name": "x", "kind": "ablation", "direction": str(tmp_path / "d.safetensors")}),
+            PROMPTS,
+        )
+
+
+def test_an_opening_without_tokens(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"proposal 'x': .*no tokens"):
+        check(config(home, {"name": "x", "kind": "prefix", "text": "   "}), PROMPTS)
