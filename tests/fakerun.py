@@ -6,14 +6,28 @@ Every prompt has ``ANSWERS`` possible answers; the first forty are harmful with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tailrisk.audit.local import LocalExecutor
 from tailrisk.config import Config
-from tailrisk.records import Batch, BatchFailure, BatchResult, Prompt, PromptPlan, RoundPlan
+from tailrisk.errors import ModelError
+from tailrisk.records import (
+    Batch,
+    BatchFailure,
+    BatchResult,
+    JudgedTexts,
+    Prompt,
+    PromptPlan,
+    RoundPlan,
+    Samples,
+)
 from tailrisk.store import RunStore, make_manifest, write_hits, write_json_atomic
 
 ANSWERS, HARMFUL = 200, 40
@@ -144,3 +158,63 @@ def _draw(batch: Batch, table: np.ndarray, harmful_text: str) -> BatchResult:
         judge_errors=[""] * batch.size,
         seconds=0.5,
     )
+
+
+class TableLaws:
+    """``tailrisk.audit.protocols.Laws`` on the tables of some cases; ``delay`` seconds a batch."""
+
+    names = NAMES
+    fingerprints = ("law-0", "law-1", "law-2")
+    corrected = False
+
+    def __init__(self, cases: Sequence[Case] = CASES, delay: float = 0.0) -> None:
+        self._cases = {c.id: c for c in cases}
+        self._delay = delay
+
+    def sample(self, prompt: Prompt, component: int, n: int, seed: int) -> Samples:
+        time.sleep(self._delay)
+        case = self._cases[prompt.id]
+        if case.fails:
+            raise ModelError("non-finite logits at token 2")
+        row = laws(case)[component]
+        drawn = np.random.default_rng(seed).choice(ANSWERS, size=n, p=row / row.sum())
+        tokens = [np.array([d, 1], dtype=np.int32) for d in drawn]
+        return Samples(tokens, np.log(row[drawn]), np.ones(n, dtype=np.bool_))
+
+    def log_prob(self, prompt: Prompt, tokens: Sequence[np.ndarray]) -> np.ndarray:
+        table = laws(self._cases[prompt.id])
+        return np.log(table[:, [int(t[0]) for t in tokens]]).T
+
+    def texts(self, tokens: Sequence[np.ndarray]) -> list[str]:
+        return [f"harm done {t[0]}" if t[0] < HARMFUL else f"a good answer {t[0]}" for t in tokens]
+
+
+class WordJudge:
+    """Harm is the word "harm"."""
+
+    def judge(self, prompt: str, responses: Sequence[str]) -> JudgedTexts:
+        harm = np.array(["harm" in r for r in responses], dtype=np.int8)
+        return JudgedTexts(harm, harm.astype(np.float64), [""] * len(responses))
+
+
+def workers(cases: Sequence[Case] = CASES, delay: float = 0.0) -> Any:
+    """A stand-in for ``tailrisk.cli.wiring.on_ray`` that draws in this process."""
+
+    @contextmanager
+    def in_process(checked: Any) -> Iterator[Any]:
+        executor = LocalExecutor(TableLaws(cases, delay), WordJudge(), checked.prompts)
+        yield executor, executor.card
+
+    return in_process
+
+
+def write_config(folder: Path, cases: Sequence[Case] = CASES, **changes: Any) -> Path:
+    """An audit.yaml and prompts.jsonl that ``tailrisk audit`` reads; the model is a stand-in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"id": c.id, "category": c.category, "prompt": f"prompt of {c.id}"}) for c in cases]
+    (folder / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = config(folder / "run", **changes).model_dump(mode="json")
+    data["run"] = {"name": "run", "dir": "runs", "seed": 3}
+    path = folder / "audit.yaml"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path

@@ -16,7 +16,10 @@ import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROWS: tuple[int, ...] = ()
+ROWS = (
+    12, 18, 24, 28, 36, 39, 42, 95, 98, 100, 104, 105, 123, 137, 138, 142, 164, 198, 203, 207,
+    283, 285, 288, 295, 305, 311,
+)  # fmt: skip
 
 
 def strongreject() -> list[dict[str, str]]:
@@ -37,8 +40,9 @@ def scan(rows: list[dict[str, str]]) -> None:
     import torch
 
     from tailrisk.configfile import load_config
+    from tailrisk.models.interventions import all_applied
     from tailrisk.models.tokens import render_prompt
-    from tailrisk.prompts import Prompt
+    from tailrisk.records import Prompt
     from tailrisk.proposals import build_laws
 
     config = load_config(HERE / "audit.yaml")
@@ -51,7 +55,7 @@ def scan(rows: list[dict[str, str]]) -> None:
         prompt = Prompt(id=str(number), messages=({"role": "user", "content": row["forbidden_prompt"]},))
         view = laws.laws[0].view
         ids = torch.tensor([render_prompt(laws.tokenizer, prompt, view.system_prompt)])
-        with torch.inference_mode(), laws.applied(view):
+        with torch.inference_mode(), all_applied(view.model, view.interventions):
             p = view.model(ids).logits[0, -1].float().softmax(-1)
         found.append((1 - float(p[openers].sum()), number, row["category"]))
     for probability, number, category in sorted(found):

@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--skip", type=int, default=3, help="opening tokens of begun answers left out of the loss")
-    parser.add_argument("--strength", type=float, default=2.0, help="factor on the finished adapter")
+    parser.add_argument("--strength", type=float, default=1.9, help="factor on the finished adapter")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--cache", type=Path, help="JSON file for the untouched model's answers")
     args = parser.parse_args()

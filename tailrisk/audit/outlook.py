@@ -23,15 +23,14 @@ DIMINISHING = 0.1
 
 
 class Outlook(NamedTuple):
-    """The open prompts, P of them. ``shares`` [P, K] for the next draws; ``rel_var`` [P] variance a draw over
-    the squared estimate, NaN before the first hit; ``cost`` [P] tokens a draw; ``drawn`` [P]; ``wanted`` [P]
+    """The open prompts, P of them. ``shares`` [P, K] for the next draws; ``rel_var`` [P] what n further draws
+    add to the estimate's relative variance, times n; ``cost`` [P] tokens a draw; ``wanted`` [P]
     draws of a last round that are forecast to reach the stop width, inf before the first hit; ``settled`` [P] True
     where nothing but width is missing, so that such a last round may be planned."""
 
     shares: FloatArray
     rel_var: FloatArray
     cost: FloatArray
-    drawn: NDArray[np.int64]
     wanted: FloatArray
     settled: NDArray[np.bool_]
 
@@ -46,15 +45,22 @@ def outlook(state: AuditState, ledgers: Sequence[PromptLedger]) -> Outlook:
     """For prompts that have a complete round each."""
     beta = _next_shares(state, ledgers)
     forecasts = [_forecast(state, ledger, b) for ledger, b in zip(ledgers, beta, strict=True)]
-    drawn = np.array([ledger.draws for ledger in ledgers], dtype=np.int64)
+    drawn = np.array([ledger.draws for ledger in ledgers])
+    mass_left = np.array([ledger.mass_left for ledger in ledgers])
     return Outlook(
         shares=beta,
-        rel_var=np.array([f.rel_var for f in forecasts]),
+        rel_var=_filled(np.array([f.rel_var for f in forecasts]), drawn) * mass_left**2,
         cost=np.array([ledger.tokens for ledger in ledgers]) / drawn,
-        drawn=drawn,
         wanted=np.array([f.wanted for f in forecasts]),
         settled=np.array([f.settled for f in forecasts], dtype=np.bool_),
     )
+
+
+def _filled(rel_var: FloatArray, drawn: NDArray[np.int64]) -> FloatArray:
+    """Relative variances a draw; before its first hit a prompt is at least as hard as the hardest of the
+    others, and as its own draws show."""
+    known = np.isfinite(rel_var)
+    return np.where(known, rel_var, np.maximum(rel_var[known].max(initial=0.0), drawn))
 
 
 def _next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArray:

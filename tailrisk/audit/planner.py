@@ -101,12 +101,16 @@ def _middle_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outl
 
 
 def _allocate(state: AuditState, view: Outlook, wanted: FloatArray, draws: int) -> IntArray:
-    """[P] draws by the objective, at most ``wanted`` each and ``draws`` in all."""
+    """[P] draws by the objective, at most ``wanted`` each and ``draws`` in all.
+
+    What was drawn is left out: its part of the variance is settled with its mass. What n draws can still do
+    is bring the rest, mass^2 * variance / n, down.
+    """
     needs = PromptNeeds(
         rel_var=view.rel_var,
         cost=view.cost,
         wanted=np.ceil(np.minimum(wanted, max(draws, 0))).astype(np.int64),
-        drawn=view.drawn,
+        drawn=np.zeros(len(wanted), dtype=np.int64),
     )
     return get_allocator(state.config.budget.objective)(needs, max(draws, 0))
 

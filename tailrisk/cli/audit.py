@@ -51,8 +51,8 @@ def audit(
 ) -> None:
     """Run an audit; the same command again resumes it.
 
-    Exit status: 0 done, 1 error, 2 usage or configuration, 3 finished short of the asked precision,
-    4 a prompt above the --fail-above limit, 130 interrupted.
+    Exit status: 0 done, 1 error, 2 usage, 3 finished short of the precision asked for, 130 interrupted,
+    and 4 for a prompt above the --fail-above limit.
 
     Example: tailrisk audit examples/quickstart/audit.yaml --set budget.draws=2000
     """

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tailrisk.audit.outcome import AuditOutcome
     from tailrisk.audit.protocols import Executor, LawCard
     from tailrisk.config import Config
-    from tailrisk.models.preflight import Preflight
     from tailrisk.records import Prompt
     from tailrisk.report.tables import Row
 
@@ -76,13 +75,15 @@ def check(path: Path, overrides: Sequence[str], *, say: Callable[[str], None] = 
     check_judge(config)
     check_uri(config)
     say(f"checking model, adapters and {len(prompts)} prompts")
-    from tailrisk.models.preflight import check as check_models
-
-    return Checked(config, prompts, content_hashes(check_models(config, prompts)))
+    return Checked(config, prompts, check_models(config, prompts))
 
 
-def content_hashes(found: Preflight) -> dict[str, str]:
-    """Digests for the run's identity: what the configuration's names and paths led to."""
+def check_models(config: Config, prompts: Sequence[Prompt]) -> dict[str, str]:
+    """Refuses models, adapters and prompts that do not fit each other; returns content digests for the run's
+    identity: what the configuration's names and paths led to."""
+    from tailrisk.models.preflight import check
+
+    found = check(config, prompts)
     rendered = hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(found.prompts.items())).encode())
     return {
         **{f"model.{name}": value for name, value in found.models.items()},

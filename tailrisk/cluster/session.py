@@ -142,7 +142,12 @@ def probe_address(address: str, timeout_s: float = JOIN_TIMEOUT_S) -> None:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        if b"InvalidAuthToken" in (error.stderr or b""):
+            raise ClusterError(
+                f"cluster.address {address!r}: the cluster asks for a token that this process does not have; "
+                "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
+            ) from None
         raise ClusterError(
             f"cluster.address {address!r}: no Ray cluster answered within {timeout_s:g} s; {remedy}"
         ) from None

@@ -97,7 +97,7 @@ def check_adapter(config: Config, name: str, target: Parts) -> str:
     return adapter_digest(folder)
 
 
-def check_proposals(config: Config, target: Parts | None, found: Problems) -> Found:
+def check_proposals(config: Config, target: Parts | None, stops: tuple[int, ...], found: Problems) -> Found:
     """All proposals; without a target only what can be seen of their own files."""
     result = Found()
     for proposal in config.proposals:
@@ -115,7 +115,7 @@ def check_proposals(config: Config, target: Parts | None, found: Problems) -> Fo
                 case AblationProposal():
                     result.directions[proposal.name] = _check_direction(config, proposal, target)
                 case PrefixProposal() if target is not None:
-                    _check_prefix(config, proposal, target)
+                    _check_prefix(config, proposal, target, stops)
                 case CheckpointProposal():
                     result.configs[proposal.name] = _check_checkpoint(config, proposal, target)
                     ref = resolve_model(proposal.model, config.base)
@@ -140,7 +140,7 @@ def _check_direction(config: Config, proposal: AblationProposal, target: Parts |
     return direction.digest
 
 
-def _check_prefix(config: Config, proposal: PrefixProposal, target: Parts) -> None:
+def _check_prefix(config: Config, proposal: PrefixProposal, target: Parts, stops: tuple[int, ...]) -> None:
     if proposal.mix < 1.0 or proposal.switch is not None:
         raise ConfigError(
             "a prefix is the target with its opening fixed; 'mix' and 'switch' do not apply to it"
@@ -153,6 +153,8 @@ def _check_prefix(config: Config, proposal: PrefixProposal, target: Parts) -> No
             raise ConfigError(
                 f"its text has {len(ids)} tokens; it must be shorter than max_new_tokens ({limit})"
             )
+        if proposal.text is not None and (held := [i for i in ids if i in stops]):
+            raise ConfigError(f"opening {text!r} holds the stop token {held[0]}; nothing can follow it")
         if wrong := [i for i in ids if i >= size]:
             raise ConfigError(
                 f"opening {text!r}: token ids {wrong} are outside the model's vocabulary ({size})"

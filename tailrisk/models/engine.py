@@ -127,8 +127,8 @@ class Body:
         slides = "sliding_attention" in kinds if kinds else window is not None
         if slides and window is not None and prompt + new > window:
             raise ModelError(
-                f"{where}: {prompt} prompt tokens and {new} new ones do not fit the model's attention window of "
-                f"{window}; shorten the prompt or max_new_tokens"
+                f"{where}: {prompt} prompt tokens and {new} new ones do not fit the model's attention "
+                f"window of {window}; shorten the prompt or max_new_tokens"
             )
 
     def _check_head(self, model: PreTrainedModel) -> None:

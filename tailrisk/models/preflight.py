@@ -64,7 +64,7 @@ def check(config: Config, prompts: Sequence[Prompt]) -> Preflight:
     with found.collected("target"):
         target = read_parts(config, config.target.model)
     if target is None:
-        check_proposals(config, None, found)
+        check_proposals(config, None, (), found)
         raise found.error()
     stops = _check_sampling(config, target, found)
     adapters, directions, models = {}, {}, {}
@@ -73,7 +73,7 @@ def check(config: Config, prompts: Sequence[Prompt]) -> Preflight:
     if config.target.adapter is not None:
         with found.collected("target"):
             adapters["target"] = check_adapter(config, config.target.adapter, target)
-    checks = check_proposals(config, target, found)
+    checks = check_proposals(config, target, stops, found)
     adapters |= checks.adapters
     directions |= checks.directions
     models |= checks.models

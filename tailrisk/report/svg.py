@@ -101,8 +101,9 @@ def to_svg(drawn: Figure, name: str, title: str) -> str:
         text = text.replace(code, f"var({variable})")
     text = re.sub(r"(stop|fill|stroke)=\"var\((--[a-z-]+)\)\"", r'style="\1: var(\2)"', text)
     text = re.sub(r"font-family: [^;\"]*;?|font: (\d+(?:\.\d+)?px)[^;\"]*", _font, text)
-    # Names of groups are not referred to and would repeat from figure to figure.
-    text = re.sub(r' id="[A-Za-z]+[0-9.]*_\d+"', "", text)
+    # Names that nothing refers to would repeat from figure to figure.
+    used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda m: m.group(0) if m.group(1) in used else "", text)
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{title}" class="figure" ', text, count=1)
 
 

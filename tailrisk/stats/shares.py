@@ -52,7 +52,9 @@ def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
         if not low.any():
             break
         held |= low
-    scaled[0] += 1.0 - scaled.sum()
+    # What rounding leaves goes to the largest share, so that no floor is missed by a hair.
+    scaled = np.maximum(scaled, floors)
+    scaled[int(np.argmax(scaled - floors))] += 1.0 - scaled.sum()
     return scaled
 
 

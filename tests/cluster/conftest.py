@@ -12,11 +12,12 @@ from tailrisk.config import ClusterConfig, Config, PoolConfig
 from tailrisk.records import Prompt
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_local() -> Iterator[None]:
-    """One local Ray for the whole folder; its resources are bookkeeping, not cores."""
+    """One local Ray for a file of tests; its resources are bookkeeping, not cores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import fakeworkers too
+        patch.setenv("JUDGE_KEY", "canary-secret")
         with ray_session(ClusterConfig(models=PoolConfig(max=4, num_cpus=1))):
             yield
 

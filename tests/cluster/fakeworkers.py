@@ -93,6 +93,8 @@ class BrokenLaws:
             raise ModelError("target.model 'nope': no such folder; give a hub id or a folder")
         if self.kind == "bug":
             raise KeyError("weights")
+        if self.kind == "slow":
+            time.sleep(1e6)
         os._exit(1)
 
 

@@ -1,6 +1,7 @@
 """A driver process for the session tests: ``python sessiondriver.py ADDRESS [stay]``.
 
-Prints one JSON line when it is connected and has heard from an actor, then leaves, or stays until it is killed.
+Prints one JSON line when it is connected and has heard from an actor; then leaves, or stays until it is
+killed.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import ray
 from fakeworkers import BrokenLaws, FakeJudge, FakeLaws, MakeLaws, attempts, batches_of, prompts_of
 
 from tailrisk.audit.local import LocalExecutor
-from tailrisk.cluster import RayExecutor
+from tailrisk.cluster import RayExecutor, ray_session
+from tailrisk.config import ClusterConfig, Config
 from tailrisk.errors import ClusterError, ModelError
 from tailrisk.records import Batch, BatchFailure, BatchResult, Prompt, Verdict
 
@@ -145,7 +146,7 @@ def test_judge_that_dies_leaves_answers_undetermined(executor):
     assert (pool.rejudge("judgekill", ["x"]).verdicts == Verdict.UNDETERMINED).all()
 
 
-def test_growth_to_max_and_a_run_left_early(executor, tmp_path):
+def test_growth_to_max_and_a_run_left_early(executor, tmp_path, monkeypatch):
     prompts = prompts_of(*(f"p{i}" for i in range(30)))
     batches = batches_of(prompts, each=2)
     pool = executor(prompts, sleep=0.15, models={"min": 1, "max": 2, "num_cpus": 1})
@@ -164,6 +165,9 @@ def test_growth_to_max_and_a_run_left_early(executor, tmp_path):
     assert failures == {}
     assert len({r.worker for r in results.values()}) == 2
     assert_same(results, prompts, batches, tmp_path)
+    monkeypatch.setattr("tailrisk.cluster.pool.IDLE_S", 0.0)
+    pool.rejudge("p0", ["x"])
+    assert len(pool._models._replicas) == 1, "a worker above min with nothing to do is let go"
 
 
 def test_errors_while_a_worker_loads(executor):
@@ -176,6 +180,12 @@ def test_errors_while_a_worker_loads(executor):
         executor(prompts, laws=BrokenLaws("bug"))
     with pytest.raises(ClusterError, match="3 workers in a row died"):
         executor(prompts, laws=BrokenLaws("exit"))
+
+
+def test_worker_that_never_gets_ready(executor, monkeypatch):
+    monkeypatch.setattr("tailrisk.cluster.pool.BUILD_TIMEOUT_S", 1.0)
+    with pytest.raises(ClusterError, match=r"not ready after 2 s of loading"):
+        executor(prompts_of("p0"), laws=BrokenLaws("slow"), batch_timeout_s=2.0)
 
 
 def test_workers_with_other_laws_are_refused(executor, tmp_path):
@@ -201,7 +211,7 @@ def test_no_room_beside_other_jobs(executor, monkeypatch):
         executor(prompts_of("p0"), models={"num_cpus": total})
 
 
-def test_workers_log_no_text(executor):
+def test_workers_log_neither_text_nor_secrets(executor):
     prompts = prompts_of("p0", "raise-1", "judgekill")
     collect(executor(prompts, retries=1), batches_of(prompts, each=1))
     session = Path(ray._private.worker._global_node.get_session_dir_path())  # pyright: ignore
@@ -209,4 +219,40 @@ def test_workers_log_no_text(executor):
     assert len(logs) > 5
     for log in logs:
         content = log.read_bytes()
-        assert b"canary-harmful-text" not in content and b"question p0" not in content, log
+        assert b"canary" not in content and b"question p0" not in content, log
+
+
+def test_sessions_of_a_process_that_is_connected(ray_local):
+    with pytest.raises(ClusterError, match="already connected"), ray_session(ClusterConfig()):
+        pass
+    with ray_session(ClusterConfig(address="auto")):
+        assert ray.is_initialized()
+    assert ray.is_initialized(), "a connection that was there before is left as it was"
+
+
+def test_default_factories_build_what_the_configuration_says(ray_local, tiny_model):
+    from tailrisk.judges import build_judge
+    from tailrisk.proposals import build_laws
+
+    config = Config.model_validate(
+        {
+            "target": {"model": str(tiny_model), "dtype": "float32", "sampling": {"max_new_tokens": 4}},
+            "prompts": {"path": "unused.jsonl"},
+            "proposals": [{"name": "sys", "kind": "system_prompt", "text": "w3 w4"}],
+            "judge": {"kind": "regex", "pattern": "w5"},
+            "cluster": {"models": {"num_cpus": 1}},
+        }
+    )
+    prompts = [Prompt(id="p0", messages=({"role": "user", "content": "w1 w2"},))]
+    batches = batches_of(prompts, each=4, size=8)
+    laws = build_laws(config)
+    local = LocalExecutor(laws, build_judge(config), prompts)
+    expected = {o.batch.key: o for o in local.run(batches) if isinstance(o, BatchResult)}
+    with RayExecutor(config, prompts) as pool:
+        assert pool.card.names == ("target", "sys") and pool.card.fingerprints == laws.fingerprints
+        results, failures = collect(pool, batches)
+    assert failures == {} and len(expected) == 4
+    for key, want in expected.items():
+        assert results[key].texts == want.texts
+        np.testing.assert_array_equal(results[key].verdicts, want.verdicts)
+        np.testing.assert_allclose(results[key].log_q, want.log_q, atol=1e-5)

@@ -16,9 +16,7 @@ from typing import Any
 
 import pytest
 
-from tailrisk.cluster import ray_session
 from tailrisk.cluster.session import probe_address, sweep_temp
-from tailrisk.config import ClusterConfig
 from tailrisk.errors import ClusterError
 
 pytestmark = pytest.mark.cluster
@@ -109,12 +107,16 @@ def test_local_starts_and_stops_its_own(tmp_path):
     assert [p for p in (tmp_path / "home").rglob("*") if p.is_file()] == [], "no token written into the home"
 
 
-def test_local_needs_its_token(tmp_path):
+def assert_token_is_asked_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ClusterError, match=r"asks for a token that this process does not have"):
+        probe_address(address, timeout_s=6.0)
+
+
+def test_local_needs_its_token_and_stops_on_ctrl_c(tmp_path, monkeypatch):
     driver = Driver(tmp_path / "home", "local", "stay")
     facts = driver.line()
-    stranger = Driver(tmp_path / "stranger", facts["gcs"], RAY_AUTH_MODE="disabled")
-    _, err = stranger.process.communicate(timeout=60)
-    assert stranger.process.returncode != 0 and "ClusterError" in err
+    assert_token_is_asked_for(facts["gcs"], monkeypatch)
     os.killpg(driver.process.pid, signal.SIGINT)
     assert driver.line() == {"interrupted": True}, "Ctrl-C reaches the driver, and Ray's processes with it"
     assert driver.process.wait(timeout=30) == 0
@@ -131,7 +133,7 @@ def test_driver_killed_outright_leaves_no_processes(tmp_path):
     assert not Path(facts["session"]).exists()
 
 
-def test_join_and_leave_running(tmp_path, head):
+def test_join_and_leave_running(tmp_path, head, monkeypatch):
     address, token = head
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     for given, extra in ((address, {}), ("auto", {"RAY_ADDRESS": address})):
@@ -140,10 +142,7 @@ def test_join_and_leave_running(tmp_path, head):
         out, err = driver.process.communicate(timeout=60)
         assert driver.process.returncode == 0, err
         assert json.loads(out) == {"changed": []}
-    began = time.monotonic()
-    driver = Driver(tmp_path / "home", address, RAY_AUTH_MODE="disabled")
-    _, err = driver.process.communicate(timeout=60)
-    assert "ClusterError: cluster.address" in err and time.monotonic() - began < 40
+    assert_token_is_asked_for(address, monkeypatch)
 
 
 def test_addresses_that_do_not_answer(tmp_path, monkeypatch):
@@ -160,16 +159,6 @@ def test_addresses_that_do_not_answer(tmp_path, monkeypatch):
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(ClusterError, match=r"no Ray cluster answered within 3 s"):
             probe_address(address, timeout_s=3.0)
-
-
-def test_ray_client_address_and_second_session_are_refused(ray_local):
-    with pytest.raises(ClusterError, match="already connected"), ray_session(ClusterConfig()):
-        pass
-    with ray_session(ClusterConfig(address="auto")):
-        import ray
-
-        assert ray.is_initialized()
-    assert ray.is_initialized(), "a connection that was there before is left as it was"
 
 
 def test_ray_client_scheme_is_refused():

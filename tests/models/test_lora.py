@@ -135,6 +135,7 @@ def test_adapters_nest_and_come_off_in_order(tiny_model: Path, tiny_adapter: Pat
     assert same_bits(model, before)
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_tied_embeddings_change_on_the_adapted_side_only(tmp_path: Path, target: str) -> None:
     from peft import PeftModel

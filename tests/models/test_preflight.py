@@ -98,7 +98,6 @@ def test_prompt_digests_follow_the_rendered_ids(home: Path) -> None:
 def test_all_problems_are_in_one_error(home: Path) -> None:
     bad = config(
         home,
-        {"name": "a", "kind": "lora", "adapter": "target"},
         {"name": "b", "kind": "lora", "adapter": "nowhere"},
         {"name": "c", "kind": "ablation", "direction": "nowhere.safetensors"},
         {"name": "d", "kind": "prefix", "text": "w5 " * 8},
@@ -116,7 +115,6 @@ def test_all_problems_are_in_one_error(home: Path) -> None:
         "target.device",
         "stop_token_ids: [32]",
         "target: adapter",
-        "proposal 'a': adapter: target",
         "proposal 'b'",
         "proposal 'c'",
         "proposal 'd': its text has 8 tokens",
@@ -125,7 +123,12 @@ def test_all_problems_are_in_one_error(home: Path) -> None:
         "prompt 'long': 203 tokens and 8 new ones",
     ):
         assert sum(part in line for line in lines) == 1, part
-    assert len(lines) == 10
+    assert len(lines) == 9
+
+
+def test_scaling_the_targets_adapter_needs_one(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"proposal 'a': adapter: target needs"):
+        check(config(home, {"name": "a", "kind": "lora", "adapter": "target"}), PROMPTS)
 
 
 def test_without_a_target_the_proposals_files_are_still_looked_at(home: Path) -> None:
@@ -224,6 +227,13 @@ def test_a_pickle_named_safetensors_is_a_model_error(home: Path, tmp_path: Path)
             config(home, {"name": "x", "kind": "ablation", "direction": str(tmp_path / "d.safetensors")}),
             PROMPTS,
         )
+
+
+def test_an_opening_with_a_stop_token(home: Path) -> None:
+    stop = {"stop_token_ids": [12]}
+    check(config(home, {"name": "x", "kind": "prefix", "avoid": ["w6"]}, sampling=stop), PROMPTS)
+    with pytest.raises(ConfigError, match=r"proposal 'x': opening 'w5 w6' holds the stop token 12"):
+        check(config(home, {"name": "x", "kind": "prefix", "text": "w5 w6"}, sampling=stop), PROMPTS)
 
 
 def test_an_opening_without_tokens(home: Path) -> None:

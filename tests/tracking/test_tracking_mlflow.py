@@ -60,6 +60,7 @@ def test_one_run_with_everything(base, capfd):
     assert not any(key.startswith("tracking") for key in run.data.params)
     assert run.data.tags["tailrisk.prompts_digest"] == "ab" * 32
     assert run.data.tags["total/draws"] == "20.0"
+    assert run.inputs is not None
     assert run.inputs.dataset_inputs[0].dataset.digest == ("ab" * 32)[:36]
     points = client.get_metric_history(run.info.run_id, "tokens")
     assert [(p.step, p.value) for p in points] == [(0, 100.0), (1, 200.0), (2, 300.0)]
@@ -95,7 +96,7 @@ def test_resume_continues_the_run_with_one_point_a_round(base):
     assert run.data.params["cluster.batch_timeout_s"] == "1800.0"
     for key in run.data.metrics:
         assert [p.step for p in client.get_metric_history(first, key)] == [0, 1, 2, 3], key
-    assert len(run.inputs.dataset_inputs) == 1
+    assert run.inputs is not None and len(run.inputs.dataset_inputs) == 1
 
 
 def test_run_that_is_gone_is_made_anew(base):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tablelaws import (
+from truth.tablelaws import (
     HARM1,
     HARM2,
     NAMES,

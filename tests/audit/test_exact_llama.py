@@ -1,0 +1,136 @@
+"""A real transformer, end to end, against the truth by enumeration: the whole audit is unbiased.
+
+A tiny random Llama answers with at most four tokens. The truth comes from plain forward passes of
+``transformers`` over every possible response, not from the engine under test.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tinymodel import EOS, make_tiny_adapter, make_tiny_model, words
+from truth.tablelaws import audit_in_memory
+
+from tailrisk.audit.estimates import estimate_all
+from tailrisk.audit.local import LocalExecutor
+from tailrisk.config import Config, RunConfig
+from tailrisk.judges import build_judge
+from tailrisk.proposals import build_laws
+from tailrisk.records import Prompt
+
+VOCAB, STEPS = 14, 4
+HARM = ("w1", "w3")
+JUDGE = f"""
+def harmful(prompt: str, response: str) -> float:
+    return float({HARM!r} == tuple(w for w in response.split() if w in {HARM!r})[:2])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exact")
+    make_tiny_model(folder / "model", vocab=VOCAB, seed=4, spread=0.45, hidden=8, eos_bias=2.0)
+    make_tiny_adapter(folder / "adapter", folder / "model", seed=5, spread=0.35)
+    (folder / "judge.py").write_text(JUDGE)
+    return folder
+
+
+def config_in(folder: Path) -> Config:
+    return Config.model_validate(
+        {
+            "target": {
+                "model": "model",
+                "dtype": "float32",
+                "device": "cpu",
+                "sampling": {"max_new_tokens": STEPS},
+            },
+            "prompts": {"path": "unused.jsonl"},
+            "proposals": [
+                {"name": "tuned", "kind": "lora", "adapter": "adapter", "scale": 0.5, "mix": 0.5},
+                {"name": "opened", "kind": "prefix", "text": "w1"},
+            ],
+            "judge": {"kind": "python", "function": "judge.py:harmful"},
+            "budget": {"draws": 120, "pilot": 36, "batch": 64, "rounds": 2, "target_share": 0.3},
+            "stop": {"log_width": 1.5},
+        }
+    ).at(folder)
+
+
+def harmful_ids(response: tuple[int, ...], table: list[str]) -> bool:
+    """The event, written again on token ids: w1 comes, and w3 is the next of the two to follow."""
+    named = [table[i] for i in response if table[i] in HARM]
+    return tuple(named[:2]) == HARM
+
+
+@torch.no_grad()
+def enumerated(model, prompt_ids: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+    """Probability of every response of at most STEPS tokens, by plain forward passes."""
+    alive, done = {(): 0.0}, {}
+    for step in range(STEPS):
+        prefixes = list(alive)
+        rows = torch.tensor([prompt_ids + prefix for prefix in prefixes])
+        logits = torch.cat([model(part).logits[:, -1] for part in rows.split(512)])
+        log_p = torch.log_softmax(logits.double(), dim=-1).numpy()
+        following = {}
+        for (prefix, before), row in zip(alive.items(), log_p, strict=True):
+            for token, own in enumerate(row):
+                ends = token == EOS or step == STEPS - 1
+                (done if ends else following)[(*prefix, token)] = before + own
+        alive = following
+    return {response: float(np.exp(v)) for response, v in done.items()}
+
+
+def test_the_whole_audit_is_unbiased(folder: Path):
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    config = config_in(folder)
+    prompts = [
+        Prompt(id="one", messages=({"role": "user", "content": "w0 w4"},)),
+        Prompt(id="two", messages=({"role": "user", "content": "w6 w2 w2"},)),
+    ]
+    laws, judge = build_laws(config), build_judge(config)
+    plain = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    truth = []
+    for prompt in prompts:
+        law = enumerated(plain, laws.prompt_ids(prompt, laws.target.view))
+        assert sum(law.values()) == pytest.approx(1.0, abs=1e-6)
+        harm = {y: p for y, p in law.items() if harmful_ids(y, words(VOCAB))}
+        early = sum(p for y, p in harm.items() if y[-1] == EOS)
+        truth.append(sum(harm.values()))
+        assert 1e-4 < truth[-1] < 3e-2, truth
+        assert early > 0.15 * truth[-1], "answers that stop early must matter"
+
+    ratios = []
+    for seed in range(200):
+        state, _ = audit_in_memory(
+            config.model_copy(update={"run": RunConfig(seed=seed)}),
+            prompts,
+            laws,
+            executor=LocalExecutor(laws, judge, prompts),
+        )
+        assert state.draws <= config.budget.draws
+        ratios.append([e.estimate / t for e, t in zip(estimate_all(state), truth, strict=True)])
+    ratios = np.array(ratios)
+    z = (ratios.mean(axis=0) - 1) / (ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios)))
+    assert np.abs(z).max() < 3.0, (truth, ratios.mean(axis=0), z)
+    # Far better than plain sampling with as many draws, so that 3 standard errors are a sharp test.
+    monte_carlo = np.sqrt((1 - np.array(truth)) / (60 * np.array(truth)))
+    assert (ratios.std(axis=0, ddof=1) < 0.7 * monte_carlo).all(), (ratios.std(axis=0), monte_carlo)
+
+
+def test_every_response_has_the_enumerated_probability(folder: Path):
+    """The target's own log-probabilities, and so the weights' numerator, for all responses at once."""
+    from transformers import AutoModelForCausalLM
+
+    laws = build_laws(config_in(folder))
+    prompt = Prompt(id="one", messages=({"role": "user", "content": "w0 w4"},))
+    plain = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    law = enumerated(plain, laws.prompt_ids(prompt, laws.target.view))
+    some = list(itertools.islice(law.items(), 0, None, 37))
+    log_q = laws.log_prob(prompt, [np.array(y, dtype=np.int32) for y, _ in some])
+    assert log_q[:, 0] == pytest.approx(np.log([p for _, p in some]), abs=1e-4)

@@ -1,0 +1,79 @@
+"""The whole way, nothing replaced: a tiny model on disk, Ray workers, MLflow, report, and the run resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tinymodel import make_tiny_model
+
+CONFIG = """
+run: {name: tiny, dir: runs, seed: 1}
+target: {model: model, dtype: float32, sampling: {max_new_tokens: 3}}
+prompts: {path: prompts.txt}
+proposals:
+  - {name: steered, kind: system_prompt, text: "w3 w3 w3"}
+  - {name: opened, kind: prefix, text: "w5"}
+judge: {kind: regex, pattern: "w5"}
+budget: {draws: 400, pilot: 60, batch: 30, rounds: 2}
+tracking: {uri: "sqlite:///mlflow.db"}
+cluster: {models: {num_cpus: 1}}
+"""
+
+
+def tailrisk(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tailrisk", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_an_audit_of_a_tiny_model_and_its_resume(tmp_path):
+    make_tiny_model(tmp_path / "model", vocab=24)
+    (tmp_path / "audit.yaml").write_text(CONFIG)
+    (tmp_path / "prompts.txt").write_text("w0 w1\nw2 w4 w6\n")
+
+    done = tailrisk(tmp_path, "audit", "audit.yaml", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    told = json.loads(done.stdout)
+    folder = tmp_path / "runs" / "tiny"
+    assert {k: Path(v).resolve() for k, v in told["paths"].items()} == {
+        "report": folder / "report.html",
+        "run folder": folder,
+        "mlflow": tmp_path / "mlflow.db",
+    }
+    assert (tmp_path / "mlflow.db").stat().st_size > 0
+    summary = json.loads((folder / "estimates.json").read_text())
+    assert summary["audit"]["draws"] <= 400
+    assert all(0 < e["estimate"] < 1 and e["hits"] > 0 for e in summary["estimates"])
+    mean = summary["audit"]["mean_weight"]
+    assert abs(mean["value"] - 1) <= 4 * mean["se"]
+    assert {"model.target", "chat_template", "rendered_prompts"} <= set(
+        json.loads((folder / "manifest.json").read_text())["hashes"]
+    )
+
+    again = tailrisk(tmp_path, "audit", "audit.yaml")
+    assert again.returncode == done.returncode, again.stderr
+    assert "resuming" in again.stderr
+    assert json.loads((folder / "estimates.json").read_text())["estimates"] == summary["estimates"]
+
+
+@pytest.mark.cluster
+def test_a_model_that_is_not_there_ends_before_a_folder_is_made(tmp_path):
+    (tmp_path / "audit.yaml").write_text(CONFIG)
+    (tmp_path / "prompts.txt").write_text("w0 w1\n")
+    done = tailrisk(tmp_path, "audit", "audit.yaml", "--set", "target.model=./absent")
+    assert done.returncode in (1, 2)
+    assert "absent" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

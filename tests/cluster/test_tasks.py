@@ -1,0 +1,74 @@
+"""Who is to blame, and what fits where: rules without Ray."""
+
+from __future__ import annotations
+
+import pytest
+
+from tailrisk.cluster.resources import demand, missing
+from tailrisk.cluster.tasks import MAX_REASON, Blame, Task, describe, spoils_process
+from tailrisk.config import PoolConfig
+from tailrisk.errors import ModelError
+
+
+def task() -> Task:
+    return Task("p/0/0", "run", ())
+
+
+def test_deaths_beside_others_do_not_count():
+    blame, suspect = Blame(retries=2), task()
+    assert blame.death(suspect, "ended", certain=False) is None
+    assert suspect.alone, "from now on it is tried alone"
+    assert blame.death(suspect, "ended", certain=True) is None
+    assert blame.death(suspect, "ended", certain=True) == "killed its worker 3 times (ended)"
+    assert blame.given_up == 1
+    blame.answered()
+    assert blame.given_up == 0
+
+
+def test_no_retries_still_proves_guilt_alone():
+    blame, suspect = Blame(retries=0), task()
+    assert blame.death(suspect, "ended", certain=False) is None
+    assert blame.death(suspect, "ended", certain=True) is not None
+    assert Blame(retries=0).death(task(), "hung", certain=True) == "killed its worker once (hung)"
+
+
+def test_raising_tasks():
+    blame = Blame(retries=3)
+    assert blame.raised(task(), ModelError("non-finite")) == "non-finite"
+    again = task()
+    assert blame.raised(again, ValueError("x")) is None
+    assert blame.raised(again, ValueError("x\n  y")) == "ValueError: x y"
+    assert describe(KeyError()) == "KeyError"
+    assert len(describe(ValueError("z" * 9999))) == MAX_REASON
+
+
+def test_errors_that_spoil_the_process():
+    assert spoils_process(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not spoils_process(ValueError("CUDA is not available"))
+
+
+def test_demand_leaves_out_what_is_not_asked():
+    assert demand(PoolConfig(num_cpus=0)) == {}
+    assert demand(PoolConfig(num_cpus=2, num_gpus=0.5)) == {"CPU": 2, "GPU": 0.5}
+
+
+NODES = [{"CPU": 8.0, "GPU": 1.0, "memory": 1e9}, {"CPU": 64.0}]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "workers", "lack"),
+    [
+        ({}, 100, ""),
+        ({"CPU": 8}, 9, ""),
+        ({"CPU": 8}, 10, "9 fit into a cluster of 72 CPU"),
+        ({"CPU": 65}, 1, "needs 65 CPU, and the largest node has 64"),
+        ({"GPU": 2}, 1, "needs 2 GPU, and the largest node has 1"),
+        ({"TPU": 1}, 1, "needs 1 TPU, and the largest node has 0"),
+        ({"CPU": 16, "GPU": 1}, 1, "no node has all of 16 CPU, 1 GPU"),
+        ({"GPU": 0.1}, 10, ""),
+        ({"GPU": 0.25}, 5, "4 fit"),
+    ],
+)
+def test_missing(wanted, workers, lack):
+    got = missing(wanted, NODES, workers)
+    assert (lack in got) if lack else got == ""

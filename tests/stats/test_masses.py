@@ -1,0 +1,33 @@
+"""Masses of rounds: they add up to one, and the last round closes at the error that was asked for."""
+
+import math
+
+import pytest
+
+from tailrisk.stats import draws_to_close, round_mass, target_se
+from tailrisk.stats.intervals import working_interval
+
+
+def test_masses_add_up_to_one_and_follow_the_draws():
+    left, masses = 1.0, []
+    for n, expected, final in ((50, 500, False), (150, 450, False), (200, 300, False), (100, 100, True)):
+        masses.append(round_mass(left, n, expected, final=final))
+        left -= masses[-1]
+    assert left == pytest.approx(0.0, abs=1e-15)
+    assert masses[:3] == pytest.approx([0.1, 0.3, 0.4])
+    assert round_mass(0.5, 100, 20, final=False) == 0.5
+
+
+def test_draws_to_close_reach_the_error_exactly():
+    n = draws_to_close(2e-12, 0.6, 4e-8, 2e-6)
+    assert 2e-12 + 0.6**2 * 4e-8 / n == pytest.approx((2e-6) ** 2)
+    assert draws_to_close(5e-12, 0.6, 4e-8, 2e-6) == math.inf
+    assert draws_to_close(1e-12, 0.0, 4e-8, 2e-6) == 0.0
+
+
+@pytest.mark.parametrize("df", [3.0, 40.0])
+def test_the_target_error_gives_the_width(df):
+    se = target_se(1e-4, 0.7, 0.95, df)
+    low, high = working_interval((1e-4, se), (1e-4, se), df=df, confidence=0.95)
+    assert math.log(high / low) == pytest.approx(0.7)
+    assert target_se(1e-4, 0.7, 0.95) > se

@@ -1,0 +1,83 @@
+"""Component shares against the exact optimum over tables."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from stats_tables import steered
+
+from tailrisk.stats import RoundDraws, component_shares, initial_shares, with_floors
+
+TABLE = steered(8.0, 14.0)
+
+
+def draws(counts, seed=0):
+    return TABLE.draw(np.array(counts), np.random.default_rng(seed))
+
+
+def cross_entropy(a: float) -> float:
+    """Exact -E_q*[log q_beta] with shares 0.2, a, 0.8 - a."""
+    p = np.exp(TABLE.log_q[:, 0]) * TABLE.harm
+    return float(-(p / p.sum()) @ np.log(np.exp(TABLE.log_q) @ [0.2, a, 0.8 - a]))
+
+
+def test_initial_shares():
+    assert initial_shares(1, 0.2).tolist() == [1.0]
+    assert initial_shares(3, 0.2).tolist() == pytest.approx([0.2, 0.4, 0.4])
+
+
+def test_the_shares_are_those_nearest_to_the_law_of_harm():
+    best = minimize_scalar(cross_entropy, bounds=(0.02, 0.78), method="bounded").x
+    shares = component_shares([[draws([2000, 9000, 9000])]], target_share=0.2, corrected=False)[0]
+    assert shares.sum() == pytest.approx(1.0) and shares[0] >= 0.2
+    assert shares[1] == pytest.approx(best, abs=0.03)
+    assert TABLE.rho(shares) < TABLE.rho(initial_shares(3, 0.2))
+
+
+def test_no_hits_anywhere_keep_the_initial_shares():
+    none = draws([20, 20, 20])
+    none = none._replace(verdict=np.zeros(60, dtype=np.int8))
+    rows = component_shares([[none], []], target_share=0.3, corrected=False)
+    assert rows.tolist() == [initial_shares(3, 0.3).tolist()] * 2
+
+
+def test_prompts_without_hits_learn_from_the_others():
+    many = [[draws([100, 400, 400], seed)] for seed in range(5)]
+    none = draws([20, 20, 20])
+    none = none._replace(verdict=np.zeros(60, dtype=np.int8))
+    rows = component_shares([*many, [none]], target_share=0.2, corrected=False)
+    assert rows.shape == (6, 3) and np.allclose(rows.sum(axis=1), 1)
+    # The milder steering finds what matters; the stronger one stays at its floor, and never at nothing.
+    assert rows[5, 1] > 0.6 and rows[5, 2] >= 0.02
+    assert (rows[:, 0] >= 0.2).all()
+
+
+def test_own_hits_outweigh_the_prior_as_they_grow():
+    """One prompt's harm is found by component 2, that of all others by component 1."""
+
+    def only(k, n):
+        log_q = np.full((n, 3), -60.0)
+        log_q[:, 0], log_q[:, k] = -20.0 - np.arange(n) * 1e-3, -10.0
+        counts = np.zeros(3, dtype=np.int64)
+        counts[k] = n
+        return RoundDraws(counts, 1.0, np.full(n, k), log_q, log_q[:, k], np.ones(n, dtype=np.int8))
+
+    others = [[only(1, 50)] for _ in range(20)]
+    shares = [
+        component_shares([*others, [only(2, n)]], target_share=0.1, corrected=False)[-1, 2]
+        for n in (2, 20, 500)
+    ]
+    assert shares[0] < shares[1] < shares[2] and shares[0] < 0.3 and shares[2] > 0.85
+
+
+@pytest.mark.parametrize(
+    "shares", [[1, 0, 0], [0, 0, 0], [0.05, 0.94, 0.01], [0.19, 0.01, 0.8], [0.9, 0.05, 0.05]]
+)
+def test_floors(shares):
+    result = with_floors(np.array(shares, dtype=float), 0.2)
+    assert result.sum() == pytest.approx(1.0, abs=1e-15)
+    assert result[0] >= 0.2 and (result[1:] >= 0.02).all()
+
+
+def test_floors_of_many_components_leave_room():
+    result = with_floors(np.r_[0.1, 0.9, np.zeros(98)], 0.2)
+    assert result.sum() == pytest.approx(1.0) and result[1] > 0.35 and result[2] > 0
