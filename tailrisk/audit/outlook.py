@@ -12,21 +12,26 @@ from numpy.typing import NDArray
 from tailrisk.audit.estimates import estimate_one
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.records import FloatArray, Status
-from tailrisk.stats.estimators import event_mean, variance_per_draw
+from tailrisk.stats.estimators import contributions, event_mean, variance_per_draw
 from tailrisk.stats.masses import draws_to_close, target_se
 from tailrisk.stats.shares import component_shares
 
 LEAST_REL_VAR = 1.0
 """Relative variance a draw that a forecast does not go below: a draw is worth one hit at most."""
+ENOUGH_HITS = 20.0
+"""Effective hits that a closed prompt should have: twice what its diagnostics ask for."""
 DIMINISHING = 0.1
 """Where earlier rounds alone are too wide, further draws stop being wanted at this part of their variance."""
 
 
 class Outlook(NamedTuple):
-    """The open prompts, P of them. ``shares`` [P, K] for the next draws; ``rel_var`` [P] what n further draws
-    add to the estimate's relative variance, times n; ``cost`` [P] tokens a draw; ``wanted`` [P]
-    draws of a last round that are forecast to reach the stop width, inf before the first hit; ``settled`` [P] True
-    where nothing but width is missing, so that such a last round may be planned."""
+    """The open prompts, P of them.
+
+    ``shares`` [P, K] for the next draws; ``rel_var`` [P] what n further draws add to the estimate's relative
+    variance, times n; ``cost`` [P] tokens a draw; ``wanted`` [P] draws of a last round that are forecast to
+    reach the stop width, inf before the first hit; ``settled`` [P] True where nothing but width is missing,
+    so that such a last round may be planned.
+    """
 
     shares: FloatArray
     rel_var: FloatArray
@@ -88,7 +93,14 @@ def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _F
     # At the stop width the hits are worth about 1 / (relative standard error)^2 draws, whatever they are now.
     df = (2 * 2.0 / stop.log_width) ** 2
     goal = target_se(mean.value, stop.log_width, stop.confidence, max(df, 1.0))
-    wanted = draws_to_close(drawn, ledger.mass_left, per_draw, goal)
+    # A last round that is small for its mass may be narrow enough and yet rest on a handful of heavy draws:
+    # the sum of squared parts, 1 / ESS, is held to its own goal.
+    squares = float(np.square(contributions(ledger.rounds, corrected=corrected).part).sum()) * mean.mass**2
+    enough = mean.value / math.sqrt(ENOUGH_HITS)
+    wanted = max(
+        draws_to_close(drawn, ledger.mass_left, per_draw, goal),
+        draws_to_close(squares, ledger.mass_left, per_draw + mean.value**2, enough),
+    )
     if math.isinf(wanted):
         wanted = ledger.mass_left**2 * per_draw / (DIMINISHING * drawn)
     settled = estimate.status in (Status.OK, Status.BUDGET_EXHAUSTED)

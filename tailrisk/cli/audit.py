@@ -95,7 +95,7 @@ def exceeding(finished: Finished, limit: float | None) -> list[str]:
 def summarise(finished: Finished, console: Console, limit: float | None, above: list[str]) -> None:
     from tailrisk.report import terminal
 
-    console.print(terminal.table(finished.rows))
+    console.print(terminal.table(finished.rows, width=console.width))
     draws = sum(r.draws for r in finished.rows)
     line = terminal.totals_line(finished.rows, draws, finished.config.budget.draws)
     console.print(line, markup=False, soft_wrap=True)

@@ -116,7 +116,7 @@ class Live(Progress):
         if self.rows:
             # Room for the table's head, its caption and the two lines below it.
             limit = max(3, min(LIVE_ROWS, self.console.height - 7))
-            lines.append(terminal.table(self.rows, limit=limit))
+            lines.append(terminal.table(self.rows, limit=limit, width=self.console.width))
             lines.append(Text(terminal.totals_line(self.rows, self.draws, self.budget_draws)))
         lines.append(
             Text(f"{self.round_line()} ({duration(time.monotonic() - self.began)} in all)", style="dim")

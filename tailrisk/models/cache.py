@@ -95,7 +95,7 @@ class PromptCache(_EngineCache):
         if self.length == 0:
             self._kept.append((key_states, value_states))
             return key_states, value_states
-        keys, values = self._kept[layer_idx]
+        keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self._kept[layer_idx])
         return torch.cat((keys, key_states), 2), torch.cat((values, value_states), 2)
 
     def close_prompt(self, tokens: int) -> None:

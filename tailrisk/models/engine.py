@@ -94,7 +94,8 @@ class Body:
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Last hidden states [rows, tokens, H] of ``ids`` [rows, tokens]. ``start`` is the first position,
-        or all positions [1, tokens]; ``mask`` [1, 1, tokens, keys] is True where a token sees a key."""
+        or all positions [rows, tokens]; ``mask`` [rows or 1, 1, tokens, keys] is True where a
+        token sees a key."""
         if isinstance(start, int):
             start = torch.arange(start, start + ids.shape[1], device=ids.device).unsqueeze(0)
         output = self._backbone(

@@ -8,7 +8,7 @@ float64 results.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,15 +32,18 @@ class Scores(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """Most inner texts in one pass of the body, rows in one pass of the output layer, rows in one softmax."""
+    """Most inner texts in one tree, in all trees of one pass of the body; most rows in one pass of the output
+    layer, in one softmax."""
 
+    tree: int
     body: int
     head: int
     softmax: int
 
 
-# On a CPU the attention of a tree grows with its size, and products gain nothing above these sizes.
-_CPU, _GPU = Chunks(128, 256, 8), Chunks(4096, 1024, 1024)
+# Attention costs the square of a tree's size, while the matrix products like many tokens at once: so several
+# small trees go side by side. What the softmax works on stays in the processor's cache.
+_CPU, _GPU = Chunks(64, 512, 256, 8), Chunks(256, 4096, 1024, 1024)
 
 
 def token_log_probs(
@@ -86,45 +89,66 @@ def _score(
     prompt = torch.tensor([prompt_ids], device=body.device)
     root = body.hidden(prompt, 0, cache)[0, -1:]
     cache.close_prompt(len(prompt_ids))
-    found: dict[tuple[int, ...], FloatArray] = {}
-    forest = list(packs(distinct, chunks.body))
-    # Row 0 of every pack is the same hidden state: it is kept once, as row 0 of all.
-    states, rows, edges, depths, offset = [root], [], [], [np.zeros(1, dtype=np.int64)], 0
-    for pack in forest:
-        if len(pack.tokens):
-            states.append(_inner_states(body, cache, len(prompt_ids), pack))
-        rows.append(np.where(pack.edge_row == 0, 0, pack.edge_row + offset))
-        edges.append(pack.edge_token)
-        depths.append(pack.depth + 1)
-        offset += len(pack.tokens)
+    # Row 0 of every tree is the same hidden state, that of the prompt: it is kept once, as row 0 of all.
+    trees = sorted(packs(distinct, chunks.tree), key=lambda tree: len(tree.tokens))
+    states, rows, edges, offset = [root], [], [], 0
+    for group in _passes(trees, chunks.body):
+        states.extend(_inner_states(body, cache, len(prompt_ids), group))
+    for tree in trees:
+        rows.append(np.where(tree.edge_row == 0, 0, tree.edge_row + offset))
+        edges.append(tree.edge_token)
+        offset += len(tree.tokens)
+    depths = np.concatenate((np.zeros(1, dtype=np.int64), *(tree.depth + 1 for tree in trees)))
     values, first = _edge_values(
-        body,
-        torch.cat(states),
-        _joined(rows),
-        _joined(edges),
-        np.concatenate(depths),
-        warp,
-        where,
-        chunks,
+        body, torch.cat(states), _joined(rows), _joined(edges), depths, warp, where, chunks
     )
+    found: dict[tuple[int, ...], FloatArray] = {}
     start = 0
-    for pack in forest:
-        for number, path in pack.paths:
+    for tree in trees:
+        for number, path in tree.paths:
             found[distinct[number]] = values[start + np.array(path, dtype=np.int64)]
-        start += len(pack.edge_row)
+        start += len(tree.edge_row)
     return Scores([found[t].copy() for t in texts], first)
+
+
+def _passes(trees: Sequence[Pack], limit: int) -> Iterator[list[Pack]]:
+    """Trees, smallest first, in groups of at most ``limit`` tokens after padding to the group's largest."""
+    group: list[Pack] = []
+    for tree in trees:
+        if group and (len(group) + 1) * len(tree.tokens) > limit:
+            yield group
+            group = []
+        if len(tree.tokens):
+            group.append(tree)
+    if group:
+        yield group
 
 
 def _joined(pieces: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
-def _inner_states(body: Body, cache: PromptCache, prompt: int, pack: Pack) -> torch.Tensor:
-    """Hidden states [N, H] of a pack's inner texts, all in one row behind the prompt."""
-    ids = torch.from_numpy(pack.tokens).to(body.device).unsqueeze(0)
-    mask = np.concatenate((np.ones((len(pack.tokens), prompt), dtype=np.bool_), pack.mask), axis=1)
-    positions = torch.from_numpy(pack.depth + prompt).to(body.device).unsqueeze(0)
-    return body.hidden(ids, positions, cache, torch.from_numpy(mask).to(body.device)[None, None])[0]
+def _inner_states(body: Body, cache: PromptCache, prompt: int, trees: Sequence[Pack]) -> list[torch.Tensor]:
+    """Hidden states [N, H] of the inner texts of each tree; a tree is one row behind the prompt."""
+    size = max(len(tree.tokens) for tree in trees)
+    ids = np.zeros((len(trees), size), dtype=np.int64)
+    positions = np.full((len(trees), size), prompt)
+    # Padding sees the prompt only, and nothing sees padding.
+    mask = np.zeros((len(trees), 1, size, prompt + size), dtype=np.bool_)
+    mask[..., :prompt] = True
+    for row, tree in enumerate(trees):
+        count = len(tree.tokens)
+        ids[row, :count] = tree.tokens
+        positions[row, :count] += tree.depth
+        mask[row, 0, :count, prompt : prompt + count] = tree.mask
+    at = body.device
+    hidden = body.hidden(
+        torch.from_numpy(ids).to(at),
+        torch.from_numpy(positions).to(at),
+        cache,
+        torch.from_numpy(mask).to(at),
+    )
+    return [hidden[row, : len(tree.tokens)] for row, tree in enumerate(trees)]
 
 
 def _edge_values(

@@ -12,6 +12,8 @@ from tailrisk.report.tables import Row
 if TYPE_CHECKING:
     from rich.table import Table
 
+WITH_CATEGORY = 106
+
 STYLES = {
     Status.OK: "green",
     Status.BUDGET_EXHAUSTED: "yellow",
@@ -21,16 +23,19 @@ STYLES = {
 }
 
 
-def table(listed: Sequence[Row], *, limit: int | None = None, title: str | None = None) -> Table:
-    """A rich table, one line a prompt; at most ``limit`` of them, those left out counted below."""
+def table(listed: Sequence[Row], *, limit: int | None = None, width: int | None = None) -> Table:
+    """A rich table, one line a prompt; at most ``limit`` of them, those left out counted below. On a terminal
+    of less than ``WITH_CATEGORY`` columns (``width``) the categories make room for the numbers."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    narrow = width is not None and width < WITH_CATEGORY
     confidence = tables.percent(listed[0].confidence) if listed else ""
-    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     out.add_column("prompt", no_wrap=True, overflow="ellipsis", max_width=28)
-    out.add_column("category", no_wrap=True, overflow="ellipsis", max_width=22)
+    if not narrow:
+        out.add_column("category", no_wrap=True, overflow="ellipsis", max_width=22)
     out.add_column("estimate", justify="right", no_wrap=True)
     out.add_column(f"{confidence} interval".strip(), no_wrap=True)
     out.add_column("ESS", justify="right", no_wrap=True)
@@ -41,7 +46,7 @@ def table(listed: Sequence[Row], *, limit: int | None = None, title: str | None 
         # Text, not str: an id or a category may look like rich markup
         out.add_row(
             Text(r.prompt_id),
-            Text(r.category),
+            *([] if narrow else [Text(r.category)]),
             tables.estimate_cell(r),
             tables.interval_cell(r),
             tables.count(r.ess),

@@ -83,7 +83,7 @@ def decide(
     if reasons:
         return Status.UNRELIABLE, tuple(reasons)
     if log_width > asked:
-        tail = "more draws are still to come" if open_ else "the budget ended first"
+        tail = "more draws are still to come" if open_ else "its draws are spent"
         return Status.BUDGET_EXHAUSTED, (
             f"the interval spans a factor of {np.exp(min(log_width, 700)):.3g}, "
             f"asked was {np.exp(asked):.3g}: {tail}",

@@ -26,7 +26,8 @@ VOCAB, STEPS = 14, 4
 HARM = ("w1", "w3")
 JUDGE = f"""
 def harmful(prompt: str, response: str) -> float:
-    return float({HARM!r} == tuple(w for w in response.split() if w in {HARM!r})[:2])
+    words = response.split()
+    return float(words[:1] == [{HARM[0]!r}] and {HARM[1]!r} in words)
 """
 
 
@@ -61,9 +62,8 @@ def config_in(folder: Path) -> Config:
 
 
 def harmful_ids(response: tuple[int, ...], table: list[str]) -> bool:
-    """The event, written again on token ids: w1 comes, and w3 is the next of the two to follow."""
-    named = [table[i] for i in response if table[i] in HARM]
-    return tuple(named[:2]) == HARM
+    """The event, written again on token ids: w1 comes first, w3 after it."""
+    return table[response[0]] == HARM[0] and any(table[i] == HARM[1] for i in response[1:])
 
 
 @torch.no_grad()
@@ -84,6 +84,7 @@ def enumerated(model, prompt_ids: tuple[int, ...]) -> dict[tuple[int, ...], floa
     return {response: float(np.exp(v)) for response, v in done.items()}
 
 
+@pytest.mark.slow
 def test_the_whole_audit_is_unbiased(folder: Path):
     from transformers import AutoModelForCausalLM
 

@@ -65,7 +65,13 @@ def written(folder: Path) -> tuple[Any, dict[str, Any], list[tuple[str, int]]]:
 
 
 def test_model_workers_killed_in_the_middle(ray_local, tmp_path):
-    from tablelaws import NAMES, TableLaws, WordJudge, toy_config, toy_prompts
+    from tablelaws import (  # pyright: ignore[reportMissingImports]
+        NAMES,
+        TableLaws,
+        WordJudge,
+        toy_config,
+        toy_prompts,
+    )
 
     config = toy_config(
         seed=3,

@@ -1,4 +1,4 @@
-"""``kill -9`` of the driver at random points, resumed each time: nothing lost, nothing twice, the same numbers."""
+"""``kill -9`` of the driver at random points, resumed each time: nothing lost, the same numbers."""
 
 from __future__ import annotations
 

@@ -119,6 +119,15 @@ def test_markup_and_control_characters_in_a_category_stay_text():
     assert "\u202e" not in text
 
 
+def test_a_narrow_terminal_keeps_the_numbers_and_drops_the_categories():
+    listed = tables.rows([record("a-rather-long-prompt-id", "unreliable", category="chemistry")])
+    text = render(listed, width=80)
+    assert "chemistry" not in text
+    assert "5.0e-5 to 0.012 (certified)" in text and "unreliable" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert "chemistry" in render(listed, width=120)
+
+
 def test_a_long_table_is_cut_and_says_so():
     text = render(tables.rows([record(f"p{i:03d}") for i in range(50)]), limit=20)
     assert "and 30 more" in text

@@ -21,7 +21,7 @@ import numpy as np
 
 from tailrisk.audit.driver import Watchers, run_rounds
 from tailrisk.audit.local import LocalExecutor
-from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.protocols import LawCard, Laws
 from tailrisk.audit.state import AuditState
 from tailrisk.config import Config
 from tailrisk.records import BatchFailure, BatchResult, JudgedTexts, Prompt, RoundPlan, Samples
@@ -197,7 +197,7 @@ class MemoryLog:
 def audit_in_memory(
     config: Config,
     prompts: Sequence[Prompt],
-    laws: TableLaws,
+    laws: Laws,
     *,
     log: MemoryLog | None = None,
     executor: LocalExecutor | None = None,

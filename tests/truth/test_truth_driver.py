@@ -74,6 +74,7 @@ def test_the_toy_is_exact():
     assert (p[harmful, 0] > 0)[p[harmful, 4] == 0].any(), "a component that misses harm altogether"
 
 
+@pytest.mark.slow
 def test_unbiased_with_adaptive_rounds_and_early_stopping():
     """Neither the allocation by results nor the closing of prompts by results may move the mean."""
     prompts, laws = toy_prompts(GATES), TableLaws()
