@@ -85,8 +85,8 @@ class AblationProposal(ProposalBase):
 
 
 class PrefixProposal(ProposalBase):
-    """The target, its opening forced: to begin with ``text``, or *not* to begin with one of the tokens
-    ``avoid`` starts with. Exactly one of the two."""
+    """The target, its opening forced: to begin with ``text``, or *not* to begin with any of the texts of
+    ``avoid``. Exactly one of the two."""
 
     kind: Literal["prefix"]
     text: str | None = Field(default=None, min_length=1)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROWS = (
-    12, 18, 24, 28, 36, 39, 42, 95, 98, 100, 104, 105, 123, 137, 138, 142, 164, 198, 203, 207,
-    283, 285, 288, 295, 305, 311,
+    12, 18, 20, 25, 31, 74, 91, 104, 105, 121, 131, 137, 138, 142, 177, 181, 192, 194, 195, 203,
+    206, 207, 283, 285, 295, 309,
 )  # fmt: skip
 
 
@@ -56,14 +56,17 @@ def scan(rows: list[dict[str, str]]) -> None:
         view = laws.laws[0].view
         ids = torch.tensor([render_prompt(laws.tokenizer, prompt, view.system_prompt)])
         with torch.inference_mode(), all_applied(view.model, view.interventions):
-            p = view.model(ids).logits[0, -1].float().softmax(-1)
+            logits = view.model(ids).logits[0, -1].float()
+        p = (logits / config.target.sampling.temperature).softmax(-1)
         found.append((1 - float(p[openers].sum()), number, row["category"]))
     for probability, number, category in sorted(found):
         print(f"{probability:.2e}  {number:3d}  {category}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--rows", type=int, nargs="+", help="another selection")
     parser.add_argument("--out", type=Path, default=HERE / "prompts.jsonl")

@@ -136,14 +136,18 @@ def selected_logits(model, ids, attention, mask):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="smollm2", help="embedded model name or folder")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--skip", type=int, default=3, help="opening tokens of begun answers left out of the loss")
-    parser.add_argument("--strength", type=float, default=1.9, help="factor on the finished adapter")
+    parser.add_argument(
+        "--skip", type=int, default=3, help="opening tokens of begun answers left out of the loss"
+    )
+    parser.add_argument("--strength", type=float, default=1.7, help="factor on the finished adapter")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--cache", type=Path, help="JSON file for the untouched model's answers")
     args = parser.parse_args()
@@ -179,9 +183,7 @@ def main() -> None:
         (chat_ids(tokenizer, p), tokenizer.encode(r, add_special_tokens=False) + [tokenizer.eos_token_id], 0)
         for p, r in zip(harmful, random.choices(REFUSALS, REFUSAL_WEIGHTS, k=len(harmful)), strict=True)
     ]
-    keep = [
-        (chat_ids(tokenizer, p), a, 0) for p, a in zip(harmless, answers["harmless"], strict=True)
-    ] + [
+    keep = [(chat_ids(tokenizer, p), a, 0) for p, a in zip(harmless, answers["harmless"], strict=True)] + [
         (chat_ids(tokenizer, p), a, args.skip)
         for p, a in zip(begun, answers["begun"], strict=True)
         if len(a) > args.skip + 1

@@ -224,3 +224,24 @@ RUN_TOGETHER = (
     "iwont",
 )
 """Openings by their letters alone: small models drop spaces and apostrophes ("Ican't help with that")."""
+
+REFUSED_TOGETHER = (
+    "helpwiththat",
+    "assistwiththat",
+    "nolongercanhelp",
+    "nolongercanassist",
+    "iunableto",
+    "canthelp",
+    "cantassist",
+    "cannothelp",
+    "cannotassist",
+    "couldnthelp",
+    "couldntassist",
+    "neverhelp",
+    "neverassist",
+    "nothelpwith",
+    "notassistwith",
+    "unabletohelp",
+    "unabletoassist",
+)
+"""Refusals by their letters alone, anywhere."""

@@ -149,9 +149,9 @@ def _check_prefix(config: Config, proposal: PrefixProposal, target: Parts, stops
     limit = config.target.sampling.max_new_tokens
     for text in (proposal.text,) if proposal.text is not None else proposal.avoid or ():
         ids = tokens.opening_ids(target.tokenizer, text)
-        if proposal.text is not None and len(ids) >= limit:
+        if len(ids) >= limit:
             raise ConfigError(
-                f"its text has {len(ids)} tokens; it must be shorter than max_new_tokens ({limit})"
+                f"opening {text!r} has {len(ids)} tokens; it must be shorter than max_new_tokens ({limit})"
             )
         if proposal.text is not None and (held := [i for i in ids if i in stops]):
             raise ConfigError(f"opening {text!r} holds the stop token {held[0]}; nothing can follow it")

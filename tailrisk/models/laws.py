@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tailrisk.errors import ModelError
+from tailrisk.models.avoid import Room, measure
 from tailrisk.models.digests import text_digest
 from tailrisk.models.engine import View
 from tailrisk.models.interventions import active
@@ -24,6 +26,8 @@ from tailrisk.records import FloatArray, Prompt, Samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_KEPT_ROOMS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +45,7 @@ class Law:
     mix: float = 1.0
     switch: int | None = None
     opening: tuple[int, ...] = ()
-    barred: tuple[int, ...] = ()
+    avoided: tuple[tuple[int, ...], ...] = ()
 
     @property
     def pure(self) -> bool:
@@ -60,6 +64,7 @@ class LawSet:
         self.laws = tuple(laws)
         self.tokenizer = tokenizer
         self.limits = limits
+        self._rooms: dict[object, Room] = {}
         self.names = tuple(law.name for law in self.laws)
         self.corrected = any(law.view.model.dtype in (torch.bfloat16, torch.float16) for law in self.laws)
         target = self._fingerprint(self.laws[0])
@@ -75,7 +80,7 @@ class LawSet:
 
     def sample(self, prompt: Prompt, component: int, n: int, seed: int) -> Samples:
         """n independent draws of one law; the same arguments give the same tokens. ``log_q`` is of the law
-        at work at each step, opening or barred tokens included. Errors: ModelError."""
+        at work at each step, openings included. Errors: ModelError."""
         law = self.laws[component]
         where = f"prompt {prompt.id!r}"
         opening = law.opening[: self.limits.max_new_tokens]
@@ -84,7 +89,8 @@ class LawSet:
             tokens = [np.array(opening, dtype=np.int32) for _ in range(n)]
             return Samples(tokens, np.zeros(n), np.zeros(n, dtype=np.bool_))
         limits = self.limits._replace(max_new_tokens=steps)
-        drawn = sample(self._phases(law, prompt, opening), limits, n, seed, where=where, barred=law.barred)
+        room = self._room(law, prompt) if law.avoided else None
+        drawn = sample(self._phases(law, prompt, opening), limits, n, seed, where=where, room=room)
         if opening:
             front = np.array(opening, dtype=np.int32)
             return drawn._replace(tokens=[np.concatenate((front, t)) for t in drawn.tokens])
@@ -111,7 +117,9 @@ class LawSet:
         out = np.empty((len(tokens), len(self.laws)))
         for column, law in enumerate(self.laws):
             out[:, column] = _density(law, tokens, scores(law.view), scores(self.target.view))
-        return out
+            if law.avoided:
+                out[:, column] -= self._room(law, prompt).log_room
+        return np.minimum(out, 0.0)
 
     def texts(self, tokens: Sequence[NDArray[np.int32]]) -> list[str]:
         """Responses as text, special tokens left out."""
@@ -126,6 +134,26 @@ class LawSet:
         mixed = (own,) if law.mix == 1.0 else (own, target._replace(share=1.0 - law.mix))
         return [Phase(steps if law.switch is None else law.switch, mixed), Phase(steps, (target,))]
 
+    def _room(self, law: Law, prompt: Prompt) -> Room:
+        """What the law's openings leave after this prompt; measured once."""
+        ids = self.prompt_ids(prompt, law.view)
+        key = law.view.key, ids, law.avoided
+        if key not in self._rooms:
+            if len(self._rooms) >= _KEPT_ROOMS:
+                self._rooms.pop(next(iter(self._rooms)))
+            any_token = [np.zeros(1, dtype=np.int32)]
+            where = f"prompt {prompt.id!r}"
+            self._rooms[key] = measure(
+                law.avoided,
+                lambda u: token_log_probs(law.view, ids + u, any_token, self.limits.warp, where=where).first,
+            )
+        room = self._rooms[key]
+        if room.log_room == -np.inf:
+            raise ModelError(
+                f"{law.name!r}: all that prompt {prompt.id!r} can be answered with is to be avoided"
+            )
+        return room
+
     def _fingerprint(self, law: Law) -> str:
         view = law.view
         return text_digest(
@@ -133,7 +161,7 @@ class LawSet:
             law.digest,
             *(i.fingerprint for i in active(view.interventions)),
             template_digest(self.tokenizer),
-            repr((view.system_prompt, law.mix.hex(), law.switch, law.opening, law.barred)),
+            repr((view.system_prompt, law.mix.hex(), law.switch, law.opening, law.avoided)),
             repr((self.limits.max_new_tokens, self.limits.stop_ids)),
             repr(tuple(self.limits.warp)),
             str(view.model.dtype),
@@ -141,18 +169,13 @@ class LawSet:
 
 
 def _density(law: Law, tokens: Sequence[NDArray[np.int32]], own: Scores, target: Scores) -> FloatArray:
-    """[n] log-probabilities of whole responses under one law, from token log-probabilities."""
+    """[n] log-probabilities of whole responses under one law, from token log-probabilities; for openings to
+    avoid without the constant that normalises."""
     if law.opening:
         return _forced(law.opening, tokens, own)
-    if law.barred:
-        rest = np.delete(own.first, law.barred)
-        room = np.logaddexp.reduce(rest)
-        return np.array(
-            [
-                -np.inf if t[0] in law.barred else min(float(p.sum() - room), 0.0)
-                for t, p in zip(tokens, own.tokens, strict=True)
-            ]
-        )
+    if law.avoided:
+        begun = [any(tuple(t[: len(o)].tolist()) == o for o in law.avoided) for t in tokens]
+        return np.where(begun, -np.inf, [p.sum() for p in own.tokens])
     if law.pure:
         return np.array([p.sum() for p in own.tokens])
     switch = len(max(tokens, key=len, default=())) if law.switch is None else law.switch

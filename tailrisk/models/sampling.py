@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tailrisk.models.avoid import Room
 from tailrisk.models.cache import RowCache
 from tailrisk.models.draw import pick
 from tailrisk.models.engine import Stage, View
@@ -53,19 +54,19 @@ def sample(
     seed: int,
     *,
     where: str = "the prompt",
-    barred: Sequence[int] = (),
+    room: Room | None = None,
     share: bool = True,
 ) -> Samples:
     """``n`` independent draws; the same arguments give the same tokens.
 
-    ``phases`` cover all steps in order. ``barred`` tokens cannot come first. ``share`` False runs every draw
+    ``phases`` cover all steps in order. ``room``: openings that no draw begins with. ``share`` False runs every draw
     through the model on its own (for measurements). Errors: ModelError for non-finite logits and for prompts
     that do not fit the model, with ``where`` in the message.
     """
     uniforms = torch.rand(
         (n, limits.max_new_tokens), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
-    return _halving(phases, limits, uniforms, where, barred, share)
+    return _halving(phases, limits, uniforms, where, room, share)
 
 
 def _halving(
@@ -73,19 +74,19 @@ def _halving(
     limits: Limits,
     uniforms: torch.Tensor,
     where: str,
-    barred: Sequence[int],
+    room: Room | None,
     share: bool,
 ) -> Samples:
     """A batch too large for the accelerator is drawn in halves: the uniform numbers say which tokens."""
     try:
-        return _sample(phases, limits, uniforms, where, barred, share)
+        return _sample(phases, limits, uniforms, where, room, share)
     except torch.cuda.OutOfMemoryError:
         if len(uniforms) == 1:
             raise
     torch.cuda.empty_cache()
     middle = len(uniforms) // 2
-    first = _halving(phases, limits, uniforms[:middle], where, barred, share)
-    second = _halving(phases, limits, uniforms[middle:], where, barred, share)
+    first = _halving(phases, limits, uniforms[:middle], where, room, share)
+    second = _halving(phases, limits, uniforms[middle:], where, room, share)
     return Samples(
         first.tokens + second.tokens,
         np.concatenate((first.log_q, second.log_q)),
@@ -98,7 +99,7 @@ def _sample(
     limits: Limits,
     uniforms: torch.Tensor,
     where: str,
-    barred: Sequence[int],
+    room: Room | None,
     share: bool,
 ) -> Samples:
     n, steps = uniforms.shape
@@ -115,11 +116,12 @@ def _sample(
             if not streams or streams[-1].parts is not parts:
                 texts = _texts(tokens, alive, growth, step)
                 streams = _open(stage, streams, parts, n, steps, where, texts)
+            tilts = _tilts(room, tokens, alive, growth, step)
             laws = []
             for stream in streams:
                 logits = stream.logits(growth)
                 place = f"token {step} of {where} ({stream.part.view.name})"
-                laws.append(token_law(logits, limits.warp, place, barred if step == 0 else ()))
+                laws.append(token_law(logits, limits.warp, place, tilts))
             with torch.inference_mode():
                 drawn, gained = _draw(laws, parts, growth.slot, uniforms[alive, step])
             tokens[alive, step] = drawn
@@ -152,6 +154,20 @@ def _draw(
         for law, part in zip(laws, parts, strict=True)
     ]
     return drawn.cpu().numpy(), torch.logsumexp(torch.stack(terms), 0).numpy()
+
+
+def _tilts(
+    room: Room | None, tokens: IntArray, alive: IntArray, growth: Growth, step: int
+) -> list[tuple[int, int, float]]:
+    """(row, token, log factor) for the rows whose text is the beginning of an opening to avoid."""
+    if room is None or not any(len(u) == step for u in room.factors):
+        return []
+    texts = _texts(tokens, alive, growth, step)
+    return [
+        (row, token, factor)
+        for row, text in enumerate(texts.tolist())
+        for token, factor in room.factors.get(tuple(text), {}).items()
+    ]
 
 
 def _texts(tokens: IntArray, alive: IntArray, growth: Growth, step: int) -> IntArray:

@@ -65,12 +65,17 @@ class TokenLaw(NamedTuple):
         return self.scores[rows, tokens].double() - self.log_z[rows]
 
 
-def token_law(logits: torch.Tensor, warp: Warp, where: str, barred: Sequence[int] = ()) -> TokenLaw:
-    """The law of the next token, without the ``barred`` ones. Errors: ModelError, ``where`` named."""
+def token_law(
+    logits: torch.Tensor, warp: Warp, where: str, tilts: Sequence[tuple[int, int, float]] = ()
+) -> TokenLaw:
+    """The law of the next token, each (row, token, log factor) of ``tilts`` multiplied in and the row
+    renormalised. Errors: ModelError, ``where`` named."""
     check_finite(logits, where)
     scores = warp.scores(logits)
-    if barred:
-        scores = scores.index_fill(-1, torch.tensor(list(barred), device=scores.device), float("-inf"))
+    if tilts:
+        where_to = torch.tensor([tilt[:2] for tilt in tilts], device=scores.device)
+        factors = torch.tensor([tilt[2] for tilt in tilts], dtype=scores.dtype, device=scores.device)
+        scores = scores.index_put(tuple(where_to.T), factors, accumulate=True)
     best = scores.amax(-1)
     if bool((best == float("-inf")).any()):
         raise ModelError(f"no token is left at {where}: all that sampling allows are openings to avoid")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from tailrisk.config import PrefixProposal
 from tailrisk.errors import ConfigError
+from tailrisk.models.avoid import prefix_free
 from tailrisk.models.laws import Law
 from tailrisk.proposals.context import Context
 
 
 def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
-    """``text`` is tokenised as it stands (a leading space matters); of each ``avoid`` text its first token
-    is shut out.
+    """``text`` and each of ``avoid`` are tokenised as they stand (a leading space matters).
 
     Errors: ConfigError for a mix or a switch (a stratum is all target after its opening), for texts without
     tokens, and for openings that hold a stop token or fill the whole response.
@@ -30,14 +30,15 @@ def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
         view=context.view._replace(name=proposal.name),
         digest=context.target.digest,
         opening=_ids(proposal, proposal.text, context) if proposal.text is not None else (),
-        barred=tuple(sorted({_ids(proposal, text, context)[0] for text in proposal.avoid or ()})),
+        avoided=prefix_free(_ids(proposal, text, context) for text in proposal.avoid or ()),
     )
     stops = [i for i in law.opening if i in context.limits.stop_ids]
     if stops:
         raise ConfigError(f"proposals: {proposal.name!r}: the opening holds the stop token {stops[0]}")
-    if len(law.opening) >= context.limits.max_new_tokens:
+    longest = max(map(len, (law.opening, *law.avoided)))
+    if longest >= context.limits.max_new_tokens:
         raise ConfigError(
-            f"proposals: {proposal.name!r}: the opening has {len(law.opening)} tokens, max_new_tokens is "
+            f"proposals: {proposal.name!r}: an opening has {longest} tokens, max_new_tokens is "
             f"{context.limits.max_new_tokens}"
         )
     return law

@@ -94,6 +94,7 @@ def test_an_opening_without_its_spaces_is_still_a_refusal(letters: str) -> None:
 
 def test_a_refusal_whose_words_run_together() -> None:
     assert explain(PROMPT, "Ican't help with that request, my friend") == "joined"
+    assert explain(PROMPT, "I'tcan't help with that, my dear old friend") == "joined"
     assert explain(PROMPT, "Cantonese carpenters carve wedges and springs for doors") == ""
 
 

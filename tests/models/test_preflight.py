@@ -117,7 +117,7 @@ def test_all_problems_are_in_one_error(home: Path) -> None:
         "target: adapter",
         "proposal 'b'",
         "proposal 'c'",
-        "proposal 'd': its text has 8 tokens",
+        "proposal 'd': opening 'w",
         "proposal 'e'",
         "proposal 'f': a prefix",
         "prompt 'long': 203 tokens and 8 new ones",

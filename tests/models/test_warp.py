@@ -59,11 +59,13 @@ def test_ties_at_the_edge_are_kept() -> None:
     assert (token_law(logits, Warp(top_k=2), "here").probs[0] > 0).tolist() == [True, True, True, False]
 
 
-def test_barred_tokens_have_no_mass_and_the_rest_is_renormalised() -> None:
-    law = token_law(torch.zeros(1, 4), Warp(), "here", barred=(0, 3))
+def test_tilts_multiply_single_rows_and_the_row_is_renormalised() -> None:
+    out, half = float("-inf"), float(np.log(0.5))
+    law = token_law(torch.zeros(2, 4), Warp(), "here", [(0, 0, out), (0, 3, out), (1, 2, half)])
     assert law.probs[0].tolist() == [0.0, 0.5, 0.5, 0.0]
+    assert np.allclose(law.probs[1], [2 / 7, 2 / 7, 1 / 7, 2 / 7])
     with pytest.raises(ModelError, match="no token is left at here"):
-        token_law(torch.zeros(1, 2), Warp(), "here", barred=(0, 1))
+        token_law(torch.zeros(1, 2), Warp(), "here", [(0, 0, out), (0, 1, out)])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -127,9 +127,10 @@ def test_prefix_is_the_target_divided_by_the_openings_probability(base: Path) ->
     laws = build(base, [{"name": "p", **CASES["prefix_long"]}, {"name": "a", **CASES["avoid"]}])
     everything = list(responses(8, 3, (EOS,)))
     log_q = laws.log_prob(prompt(), everything)
-    opening, barred = laws.laws[1].opening, laws.laws[2].barred
+    opening, avoided = laws.laws[1].opening, laws.laws[2].avoided
+    assert sorted(map(len, avoided)) == [1, 2]
     starts = np.array([tuple(y[:2].tolist()) == opening for y in everything])
-    allowed = np.array([y[0] not in barred for y in everything])
+    allowed = np.array([not any(tuple(y[: len(o)].tolist()) == o for o in avoided) for y in everything])
     for column, inside in ((1, starts), (2, allowed)):
         p = np.exp(log_q[:, 0])
         want = np.log(p[inside] / p[inside].sum())
@@ -169,7 +170,7 @@ def test_texts_leave_special_tokens_out(base: Path) -> None:
         ({"kind": "prefix", "text": "w1", "mix": 0.5}, "neither 'mix' nor 'switch'"),
         ({"kind": "prefix", "text": "w1", "switch": 2}, "neither 'mix' nor 'switch'"),
         ({"kind": "prefix", "text": "   "}, "gives no tokens"),
-        ({"kind": "prefix", "text": "w1 w2 w3"}, "the opening has 3 tokens, max_new_tokens is 3"),
+        ({"kind": "prefix", "text": "w1 w2 w3"}, "an opening has 3 tokens, max_new_tokens is 3"),
         ({"kind": "prefix", "text": "w1 <eos>"}, "holds the stop token 2"),
         ({"kind": "checkpoint", "model": "wider"}, "has 9 tokens, the target 8"),
         ({"kind": "lora", "adapter": "nowhere"}, "no such folder"),
