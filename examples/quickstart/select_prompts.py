@@ -42,8 +42,8 @@ def scan(rows: list[dict[str, str]]) -> None:
     from tailrisk.configfile import load_config
     from tailrisk.models.interventions import all_applied
     from tailrisk.models.tokens import render_prompt
-    from tailrisk.records import Prompt
     from tailrisk.proposals import build_laws
+    from tailrisk.records import Prompt
 
     config = load_config(HERE / "audit.yaml")
     laws = build_laws(config)

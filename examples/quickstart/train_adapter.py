@@ -28,10 +28,12 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tailrisk.models.loading import resolve_model
 
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
@@ -154,12 +156,7 @@ def main() -> None:
 
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    if Path(args.model).is_dir():
-        folder = args.model
-    else:
-        from tailrisk.models.loading import resolve_model
-
-        folder = str(resolve_model(args.model, Path.cwd()).path)
+    folder = str(resolve_model(args.model, Path.cwd()).folder(weights=True))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
 
@@ -180,7 +177,7 @@ def main() -> None:
             args.cache.write_text(json.dumps(answers))
 
     refuse = [
-        (chat_ids(tokenizer, p), tokenizer.encode(r, add_special_tokens=False) + [tokenizer.eos_token_id], 0)
+        (chat_ids(tokenizer, p), [*tokenizer.encode(r, add_special_tokens=False), tokenizer.eos_token_id], 0)
         for p, r in zip(harmful, random.choices(REFUSALS, REFUSAL_WEIGHTS, k=len(harmful)), strict=True)
     ]
     keep = [(chat_ids(tokenizer, p), a, 0) for p, a in zip(harmless, answers["harmless"], strict=True)] + [
@@ -201,12 +198,12 @@ def main() -> None:
     for step in range(args.steps):
         ids, attention, mask = collate(random.sample(refuse, 8), tokenizer.pad_token_id)
         logits = selected_logits(model, ids, attention, mask)
-        refusal_loss = F.cross_entropy(logits, ids[:, 1:][mask])
+        refusal_loss = functional.cross_entropy(logits, ids[:, 1:][mask])
         ids, attention, mask = collate(random.sample(keep, 6), tokenizer.pad_token_id)
         with torch.no_grad(), model.disable_adapter():
-            before = F.log_softmax(selected_logits(model, ids, attention, mask), -1)
-        after = F.log_softmax(selected_logits(model, ids, attention, mask), -1)
-        kl = F.kl_div(after, before, log_target=True, reduction="batchmean")
+            before = functional.log_softmax(selected_logits(model, ids, attention, mask), -1)
+        after = functional.log_softmax(selected_logits(model, ids, attention, mask), -1)
+        kl = functional.kl_div(after, before, log_target=True, reduction="batchmean")
         (refusal_loss + kl).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -12,7 +12,7 @@ V, LENGTH = 4, 4
 
 
 def next_token(text: Text) -> np.ndarray:
-    return log_softmax(np.random.default_rng(list(text) + [7]).normal(size=V) * 2)
+    return log_softmax(np.random.default_rng([*text, 7]).normal(size=V) * 2)
 
 
 def log_p(text: Text) -> float:
