@@ -63,7 +63,7 @@ def test_width_decides_between_ok_and_budget_exhausted():
     assert estimate([r], log_width=width * 1.01).status == Status.OK
     short = estimate([r], log_width=width * 0.99)
     assert short.status == Status.BUDGET_EXHAUSTED and short.working == e.working
-    assert "budget ended" in short.reasons[0]
+    assert "its draws are spent" in short.reasons[0]
     assert "still to come" in estimate([r], log_width=width * 0.99, budget_left=True).reasons[0]
 
 
