@@ -10,9 +10,9 @@ nothing after them, in all columns: texts shared by several draws count once per
 computes them once. "Alone" is the engine with that sharing off. Scoring is of the engine's responses.
 
 The larger the batch, the closer a decoding step comes to the efficiency of a scoring pass, so the ratio of
-scoring to sampling falls with ``--batch`` while all speeds rise: on two cores the goal for scoring was met at 16
-draws (the default: the embedded audit's batches have about 20) and missed at 32, where it was 2.6. Wall time is what counts; ratios of
-processor time are given too, as they suffer less from other programs.
+scoring to sampling falls with ``--batch`` while all speeds rise: on two cores the goal for scoring was met
+at 16 draws (the default: the embedded audit's batches have about 20) and missed at 32, where it was 2.6.
+Wall time is what counts; ratios of processor time are given too, as they suffer less from other programs.
 Exit status 1: a goal was missed (sampling at least 1.2 times ``generate``, scoring 3 times sampling).
 """
 
