@@ -11,6 +11,7 @@ from tailrisk.config import PrefixProposal
 from tailrisk.errors import ConfigError
 from tailrisk.models.avoid import prefix_free
 from tailrisk.models.laws import Law
+from tailrisk.models.tokens import opening_ids
 from tailrisk.proposals.context import Context
 
 
@@ -29,8 +30,8 @@ def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
         name=proposal.name,
         view=context.view._replace(name=proposal.name),
         digest=context.target.digest,
-        opening=_ids(proposal, proposal.text, context) if proposal.text is not None else (),
-        avoided=prefix_free(_ids(proposal, text, context) for text in proposal.avoid or ()),
+        opening=opening_ids(context.tokenizer, proposal.text) if proposal.text is not None else (),
+        avoided=prefix_free(opening_ids(context.tokenizer, text) for text in proposal.avoid or ()),
     )
     stops = [i for i in law.opening if i in context.limits.stop_ids]
     if stops:
@@ -42,10 +43,3 @@ def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
             f"{context.limits.max_new_tokens}"
         )
     return law
-
-
-def _ids(proposal: PrefixProposal, text: str, context: Context) -> tuple[int, ...]:
-    ids = context.tokenizer.encode(text, add_special_tokens=False)
-    if not ids:
-        raise ConfigError(f"proposals: {proposal.name!r}: {text!r} gives no tokens")
-    return tuple(int(i) for i in ids)
