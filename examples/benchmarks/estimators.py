@@ -38,8 +38,6 @@ FULL = {
     "efficiency": 500,
     "openings": 100,
 }
-OPENINGS = ("i-am", "no", "maybe", "hate")
-"""Events of the embedded model in the full form; the tests hold all eight, without answers that go on."""
 PLAIN_FROM = 0.9e-3
 """Plain sampling is checked where it can reach: draws enough for a standard error of 2 %."""
 
@@ -89,7 +87,7 @@ def needed(times: int) -> dict[str, Any]:
 def opened(times: int) -> list[dict[str, Any]]:
     from study.embedded import openings
 
-    return openings(times, ("yes", "maybe") if times < FULL["openings"] else OPENINGS)
+    return openings(times, ("yes", "maybe") if times < FULL["openings"] else None)
 
 
 PARTS: dict[str, Callable[[int], Any]] = {

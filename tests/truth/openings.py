@@ -19,7 +19,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -239,3 +239,25 @@ EVENTS: tuple[Opening, ...] = (
     ),
 )
 """From about 1e-2 to 1e-10. ``yes`` and ``maybe`` are hits only where the answer stops, nearly always at step 2."""
+
+REPLICATION = {
+    "i-am": (10, 20, 0),
+    "yes": (8, 100, 0),
+    "no": (8, 36, 45),
+    "goodbye": (8, 60, 0),
+    "shut-up": (5, 56, 0),
+    "maybe": (8, 26, 0),
+    "hate": (6, 40, 28),
+    "hate-cool": (8, 26, 0),
+}
+"""Draws of the target, of the proposal that shows the answer, and of the forced opening: enough that a hundred
+replications see a bias of a few per cent."""
+
+
+def replicated(event: Opening) -> tuple[Opening, tuple[int, ...]]:
+    """The event with the proposals of its replications, and the draws of each component in one of them. The
+    mild proposal is left out: each proposal costs a scoring pass."""
+    counts = REPLICATION[event.name]
+    opening = event.opening if counts[2] else None
+    event = replace(event, steering=event.steering[:1], opening=opening)
+    return event, counts if opening else counts[:2]

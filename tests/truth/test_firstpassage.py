@@ -141,7 +141,7 @@ def test_the_whole_driver_certifies_the_truth():
     record = committed()[event.name]
     # Each proposal costs a scoring pass; ``over`` finds the same answer every time.
     event = dataclasses.replace(event, steering=event.steering[:1])
-    budget = {"draws": 200, "pilot": 100, "batch": 128, "rounds": 1}
+    budget = {"draws": 112, "pilot": 64, "batch": 64, "rounds": 1}
     config = event.config(seed=1, budget=budget, stop={"log_width": 0.5})
     laws, judge, prompts = laws_of(config), build_judge(config), [event.record]
     state, _ = audit_in_memory(config, prompts, laws, executor=LocalExecutor(laws, judge, prompts))

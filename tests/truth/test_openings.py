@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from typing import cast
 
@@ -12,7 +11,7 @@ import torch
 from tinymodel import EOS, make_tiny_model
 from transformers import PreTrainedModel
 from truth.embeddedlm import laws_of, plain_model, pool, replications
-from truth.openings import EVENTS, Opening, enumerate_opening, opening_truth
+from truth.openings import EVENTS, Opening, enumerate_opening, opening_truth, replicated
 from truth.tablelaws import audit_in_memory
 
 from tailrisk.audit.estimates import estimate_all
@@ -30,27 +29,10 @@ PIECES = (
 """Invented texts of a tiny model's tokens: three special ones, the third of which stops; several ways to say
 the same."""
 REPLICATIONS = 100
-COUNTS = {
-    "i-am": (10, 20, 0),
-    "yes": (8, 100, 0),
-    "no": (8, 36, 45),
-    "goodbye": (8, 60, 0),
-    "shut-up": (5, 56, 0),
-    "maybe": (8, 26, 0),
-    "hate": (6, 40, 28),
-    "hate-cool": (8, 26, 0),
-}
-"""Draws of the target, of the proposal that shows the answer, and of the forced opening in one replication."""
 
 
 def by_name(name: str) -> Opening:
     return next(e for e in EVENTS if e.name == name)
-
-
-def strong(event: Opening) -> Opening:
-    """Without the mild proposal: each proposal costs a scoring pass."""
-    opening = event.opening if COUNTS[event.name][2] else None
-    return dataclasses.replace(event, steering=event.steering[:1], opening=opening)
 
 
 @pytest.fixture(scope="module")
@@ -175,11 +157,11 @@ def test_the_events_span_ten_decades(truths: dict[str, float]):
 
 @pytest.mark.embedded
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [e.name for e in EVENTS])
+@pytest.mark.parametrize("name", ["i-am", "no", "maybe", "hate-cool"])
 def test_replications_are_unbiased(name: str, truths: dict[str, float]):
-    """>= 100 independent data sets: their mean is the truth within 3 standard errors of at most 2 %."""
-    event = strong(by_name(name))
-    counts = COUNTS[name] if event.opening else COUNTS[name][:2]
+    """>= 100 independent data sets: their mean is the truth within 3 standard errors of at most 2 %. (The study
+    of estimators holds all events.)"""
+    event, counts = replicated(by_name(name))
     config = event.config()
     laws = laws_of(config)
     drawn = pool(laws, event.record, build_judge(config), [REPLICATIONS * c for c in counts], seed=11)
@@ -195,9 +177,9 @@ def test_replications_are_unbiased(name: str, truths: dict[str, float]):
 
 @pytest.mark.embedded
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["i-am", "maybe", "hate-cool"])
+@pytest.mark.parametrize("name", ["maybe", "hate-cool"])
 def test_the_whole_driver_certifies_the_truth(name: str, truths: dict[str, float]):
-    event = strong(by_name(name))
+    event, _ = replicated(by_name(name))
     budget = {"draws": 400, "pilot": 120, "batch": 256, "rounds": 2}
     config = event.config(seed=3, budget=budget, stop={"log_width": 0.4})
     laws, judge, prompts = laws_of(config), build_judge(config), [event.record]

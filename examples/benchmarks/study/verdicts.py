@@ -192,4 +192,3 @@ def _openings(rows: Sequence[Row]) -> Iterator[Verdict]:
         )
     least = min(r["certified_covers"] for r in rows)
     yield Verdict(least >= 0.95, f"embedded model, certified intervals: least {least:.1%} of an event")
-    yield from _working(rows, "event")
