@@ -11,14 +11,17 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from tailrisk.config import Config
 from tailrisk.errors import ConfigError
 from tailrisk.grid import budget_problems
+from tailrisk.searchgrid import search_problems
 from tailrisk.strictyaml import MAX_BYTES, Document, Place, parse, set_value
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -28,6 +31,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     of a key counts. ``ConfigError`` lists all problems found.
     """
     path = Path(path)
+    return load_section(path, Config, overrides).at(path.resolve().parent)
+
+
+def load_section(path: Path, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
+    """A YAML file as ``schema``, checked and explained like a configuration; its paths are left as they are."""
     document = parse(_read(path), str(path))
     if not isinstance(document.data, dict):
         found = "empty" if document.data is None else f"a {_kind(document.data)}"
@@ -36,11 +44,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _override(document, override, places)
     try:
-        config = Config.model_validate(document.data)
+        section = schema.model_validate(document.data)
     except ValidationError as error:
-        raise ConfigError(_explain(error, document.data, places, path)) from None
-    _refuse_booleans(document.data, config, places)
-    return config.at(path.resolve().parent)
+        raise ConfigError(_explain(error, schema, document.data, places, path)) from None
+    _refuse_booleans(document.data, section, places)
+    return section
 
 
 def dump_resolved(config: Config) -> dict[str, Any]:
@@ -61,9 +69,12 @@ def config_digest(config: Config) -> str:
 
 def check_budget(config: Config, n_prompts: int) -> None:
     """``ConfigError`` if what the method must draw does not fit the budget: the pilot, which must be large
-    enough to use all components, or all draws of ``method: paper``."""
+    enough to use all components, or all draws of ``method: paper``, or the search and the pilot of
+    ``method: search``."""
     if config.method.kind == "paper":
         problems = budget_problems(config, n_prompts)
+    elif config.method.kind == "search":
+        problems = search_problems(config, n_prompts)
     else:
         problems = _pilot_problems(config, n_prompts)
     if problems:
@@ -134,11 +145,13 @@ def _override(document: Document, override: str, places: dict[Place, str]) -> No
     places[path] = where
 
 
-def _explain(error: ValidationError, data: Any, places: dict[Place, str], file: Path) -> str:
+def _explain(
+    error: ValidationError, schema: type[BaseModel], data: Any, places: dict[Place, str], file: Path
+) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         path = _own_path(problem["loc"], data)
-        text = _message(problem, path, data)
+        text = _message(problem, path, schema, data)
         key = ".".join(map(str, path))
         lines.append(f"{_place(path, places, file)}: {key + ': ' if key else ''}{text}")
     return "\n".join(dict.fromkeys(lines))
@@ -168,12 +181,12 @@ def _place(path: Place, places: dict[Place, str], file: Path) -> str:
     return str(file)
 
 
-def _message(problem: Any, path: Place, data: Any) -> str:
+def _message(problem: Any, path: Place, schema: type[BaseModel], data: Any) -> str:
     context = problem.get("ctx", {})
     given = problem.get("input")
     match problem["type"]:
         case "extra_forbidden":
-            return _unknown_key(path, data)
+            return _unknown_key(path, schema, data)
         case "missing":
             return "this key is required and missing"
         case "union_tag_invalid":
@@ -197,16 +210,16 @@ def _message(problem: Any, path: Place, data: Any) -> str:
     return f"{text[0].lower()}{text[1:]}, {_show(given)} given"
 
 
-def _unknown_key(path: Place, data: Any) -> str:
+def _unknown_key(path: Place, schema: type[BaseModel], data: Any) -> str:
     name = str(path[-1])
-    here = _keys_at(path[:-1], data)
+    here = _keys_at(path[:-1], schema, data)
     near = difflib.get_close_matches(name, here, n=1, cutoff=0.6)
     if near:
         return f"unknown key (nearest known key {near[0]!r})"
     # Changes under 'also' have the keys of the proposals of their kind, which are named already.
     homes = [
         ".".join(map(str, (*place, name)))
-        for place, keys in _all_keys(Config)
+        for place, keys in _all_keys(schema)
         if name in keys and not any(str(part).startswith("also ") for part in place)
     ]
     if homes:
@@ -214,9 +227,9 @@ def _unknown_key(path: Place, data: Any) -> str:
     return f"unknown key; known here: {', '.join(here)}"
 
 
-def _keys_at(path: Place, data: Any) -> list[str]:
+def _keys_at(path: Place, schema: type[BaseModel], data: Any) -> list[str]:
     """Keys the schema knows at a place of the file (of the kind that the file names there)."""
-    models: list[type[BaseModel]] = [Config]
+    models: list[type[BaseModel]] = [schema]
     for part in path:
         data = data[part]
         if isinstance(part, str):

@@ -17,22 +17,24 @@ MOST_LINES = 350
 
 # What each room may import of the others when it is loaded or used; the plain modules are open to all.
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
-PLAIN |= {"prompts", "promptfiles"}
+PLAIN |= {"prompts", "promptfiles", "searchgrid"}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),
     "judges": {"audit.protocols"},
     "models": {"audit.protocols"},
     "proposals": {"models", "audit.protocols"},
+    "training": {"models", "proposals", "judges", "stats", "audit.protocols"},
     "report": {"store", "stats"},
     "audit": {"stats", "store"},
     "cluster": {"audit", "judges", "proposals", "models"},
     "tracking": {"audit", "store", "stats", "report"},
-    "cli": {"audit", "cluster", "judges", "models", "report", "stats", "store", "tracking"},
+    "cli": {"audit", "cluster", "judges", "models", "report", "stats", "store", "tracking"}
+    | {"proposals", "training"},
 }
 HEAVY: dict[str, set[str]] = {
-    "torch": {"models", "proposals", "cluster"},
-    "transformers": {"models", "proposals"},
+    "torch": {"models", "proposals", "training", "cluster"},
+    "transformers": {"models", "proposals", "training"},
     "peft": {"models", "proposals"},
     "ray": {"cluster"},
     "mlflow": {"tracking"},

@@ -8,8 +8,9 @@ import typer
 
 from tailrisk import __version__
 from tailrisk.cli import audit, doctor, guard, init, plan, report, show
+from tailrisk.cli.train import train
 
-START, RUN, INSPECT = "Start", "Run", "Inspect"
+START, MAKE, RUN, INSPECT = "Start", "Make proposals", "Run", "Inspect"
 
 app = typer.Typer(
     help="Estimate how likely a language model is to give an answer that is too rare to see by sampling.",
@@ -38,6 +39,7 @@ def _options(
 
 app.command("init", rich_help_panel=START)(init.init)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
+app.add_typer(train, name="train", rich_help_panel=MAKE)
 app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)
 app.command("show", rich_help_panel=INSPECT)(show.show)

@@ -34,6 +34,7 @@ _LAYER = re.compile(r"(?:^|[^A-Za-z0-9]|layers?)(\d+)(?![A-Za-z0-9])")
 class Vectors:
     """What a file holds: one ``single`` vector [width], or vectors by layer, or a ``table`` [rows, width].
 
+    ``home``: the block that a single vector was read from, where the file says so.
     ``where`` begins every message, e.g. ``vector /path/to/file.pt``.
     """
 
@@ -41,12 +42,14 @@ class Vectors:
     single: torch.Tensor | None = None
     layers: Mapping[int, torch.Tensor] = field(default_factory=dict)
     table: torch.Tensor | None = None
+    home: int | None = None
 
     @property
     def digest(self) -> str:
         """sha256 of the numbers: what a law depends on."""
         if self.single is not None:
-            return text_digest(self.single.numpy().tobytes())
+            own = () if self.home is None else (str(self.home),)
+            return text_digest(*own, self.single.numpy().tobytes())
         if self.table is not None:
             return text_digest(repr(tuple(self.table.shape)), self.table.numpy().tobytes())
         rows = sorted(self.layers.items())
@@ -67,8 +70,8 @@ class Vectors:
         return self._checked(found[0], size, "")
 
     def at(self, layers: Sequence[int] | None, size: int, blocks: int) -> dict[int, torch.Tensor]:
-        """The vectors [size] for some blocks (negative: from the last; None: all that the file names) of a
-        model with so many.
+        """The vectors [size] for some blocks (negative: from the last; None: all that the file names, or the
+        home of its only one) of a model with so many.
 
         Errors: ConfigError for layers that the model or the file does not have and for another width,
         ModelError for vectors that are zero or not finite.
@@ -76,7 +79,11 @@ class Vectors:
         wanted = None if layers is None else self._blocks(layers, blocks)
         if self.single is not None:
             if wanted is None:
-                raise ConfigError(f"{self.where}: holds a single vector; 'layers' must say where it is added")
+                if self.home is None:
+                    raise ConfigError(
+                        f"{self.where}: holds a single vector; 'layers' must say where it is added"
+                    )
+                wanted = self._blocks([self.home], blocks)
             return dict.fromkeys(wanted, self._checked(self.single, size, ""))
         have = self._numbered(blocks)
         if wanted is None:
@@ -152,7 +159,10 @@ def _from_safetensors(path: Path, where: str) -> Vectors:
         raise ModelError(
             f"{where}: not a safetensors file ({str(error)[:200]}); nothing else is loaded"
         ) from error
-    return Vectors(where, single=load_direction(path).vector) if own else _sorted_out(tensors, where)
+    if not own:
+        return _sorted_out(tensors, where)
+    direction = load_direction(path)
+    return Vectors(where, single=direction.raw, home=direction.layer)
 
 
 def _from_torch(path: Path, where: str) -> Vectors:

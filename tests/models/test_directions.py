@@ -1,147 +1,95 @@
-"""Directions: found where they were planted, kept without loss, refused when they are something else."""
+"""Directions as files: kept without loss, read by both kinds of proposals, refused when they are something else."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
-from tinymodel import make_tiny_model, prompt
+from safetensors.torch import save_file
 
-from tailrisk.errors import ConfigError, InputError, ModelError
-from tailrisk.models.directions import Direction, load_direction, refusal_direction, save_direction
+from tailrisk.errors import ConfigError, ModelError
+from tailrisk.models.directions import Direction, load_direction, save_direction
 from tailrisk.models.interventions.ablation import Ablation
-from tailrisk.models.interventions.blocks import blocks_of
-from tailrisk.models.loading import load_model, load_tokenizer, resolve_model
-from tailrisk.models.tokens import render_prompt
+from tailrisk.models.vectorfiles import read_vectors
 
-# The template ends in a word that is the same for all prompts, so the first block sees no difference at the
-# last token; what the prompts say arrives there through attention.
-HARMFUL = [prompt(f"w{i} w1 w20", id=f"a{i}") for i in range(3, 15)]
-HARMLESS = [prompt(f"w{i} w2 w5", id=f"b{i}") for i in range(3, 15)]
+SCORES = {"bypass": -3.25, "kl": 0.1 + 0.2}
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory):
-    folder = make_tiny_model(tmp_path_factory.mktemp("d") / "m", layers=5, spread=0.4)
-    ref = resolve_model(str(folder), Path("/"))
-    return load_model(ref, "float64", "cpu"), load_tokenizer(ref)
-
-
-def block_inputs(model, tokenizer, prompts, layer: int) -> torch.Tensor:
-    """[prompts, hidden] at the last token, by a hook on the block itself."""
-    rows: list[torch.Tensor] = []
-
-    def keep(module, args, kwargs) -> None:
-        rows.append((args[0] if args else kwargs["hidden_states"])[0, -1].clone())
-
-    handle = blocks_of(model)[layer].layer.register_forward_pre_hook(keep, with_kwargs=True)
-    with torch.inference_mode():
-        for p in prompts:
-            model(torch.tensor([render_prompt(tokenizer, p)]))
-    handle.remove()
-    return torch.stack(rows)
-
-
-def test_it_is_the_unit_difference_of_means_at_the_blocks_input(loaded) -> None:
-    model, tokenizer = loaded
-    found = refusal_direction(model, tokenizer, HARMFUL, HARMLESS, layer=2, model_digest="m")
-    high, low = (block_inputs(model, tokenizer, p, 2) for p in (HARMFUL, HARMLESS))
-    expected = high.mean(0) - low.mean(0)
-    assert torch.allclose(found.vector.double(), expected / expected.norm(), atol=1e-6)
-    assert (found.layer, found.model) == (2, "m")
-    assert found.separation > 0
-
-
-def test_the_layer_is_the_one_that_separates_held_out_prompts_best(loaded) -> None:
-    model, tokenizer = loaded
-    best = refusal_direction(model, tokenizer, HARMFUL, HARMLESS)
-    each = [refusal_direction(model, tokenizer, HARMFUL, HARMLESS, layer=i) for i in range(1, 4)]
-    assert best.layer == max(each, key=lambda d: d.separation).layer
-    assert torch.equal(best.vector, each[best.layer - 1].vector)
-    aside = [block_inputs(model, tokenizer, p[3::4], best.layer) for p in (HARMFUL, HARMLESS)]
-    rest = [
-        block_inputs(model, tokenizer, [q for i, q in enumerate(p) if i % 4 != 3], best.layer)
-        for p in (HARMFUL, HARMLESS)
-    ]
-    d = rest[0].mean(0) - rest[1].mean(0)
-    a, b = (x @ (d / d.norm()) for x in aside)
-    cohen = float((a.mean() - b.mean()) / ((a.var() + b.var()) / 2).sqrt())
-    assert best.separation == pytest.approx(cohen, rel=1e-9)
-
-
-def test_taking_it_out_brings_the_two_sets_together(loaded) -> None:
-    model, tokenizer = loaded
-    found = refusal_direction(model, tokenizer, HARMFUL, HARMLESS, layer=2)
-    ablation = Ablation(found.vector)
-
-    def gap() -> float:
-        high, low = (block_inputs(model, tokenizer, p, 2) for p in (HARMFUL, HARMLESS))
-        return float((high.mean(0) - low.mean(0)) @ ablation.direction)
-
-    before = gap()
-    with ablation.applied(model):
-        # The hook on the block's input sees what arrives there, before the block's own removal.
-        after = gap()
-    assert before > 0.05
-    assert abs(after) < 1e-6
+def direction(length: float = 2.5, layer: int = 3) -> Direction:
+    vector = torch.nn.functional.normalize(torch.randn(16, generator=torch.Generator().manual_seed(1)), dim=0)
+    return Direction(vector, layer, length, "model-digest", "adapter-digest", -4, SCORES)
 
 
 def test_a_direction_survives_its_file(tmp_path: Path) -> None:
-    vector = torch.nn.functional.normalize(torch.randn(16), dim=0)
-    for separation in (1.25, math.nan, math.inf):
-        save_direction(tmp_path / "x" / "d.safetensors", Direction(vector, 3, separation, "abc"))
+    for length in (1.0, 0.1 + 0.2, 1e-30):
+        made = direction(length)
+        save_direction(tmp_path / "x" / "d.safetensors", made)
         back = load_direction(tmp_path / "x" / "d.safetensors")
-        assert torch.equal(back.vector, vector)
-        assert (back.layer, back.model) == (3, "abc")
-        assert back.separation == separation or math.isnan(separation) == math.isnan(back.separation) == True  # noqa: E712
-        assert back.digest == Direction(vector, 0, 0.0, "").digest
+        assert torch.equal(back.vector, made.vector)
+        assert (back.layer, back.length, back.position) == (3, length, -4)
+        assert (back.model, back.adapter, dict(back.scores)) == ("model-digest", "adapter-digest", SCORES)
 
 
-def test_too_few_prompts_and_layers_that_do_not_exist_are_input_errors(loaded) -> None:
-    model, tokenizer = loaded
-    with pytest.raises(InputError, match="4 harmless"):
-        refusal_direction(model, tokenizer, HARMFUL, HARMLESS[:3])
-    with pytest.raises(InputError, match="blocks 0 to 4"):
-        refusal_direction(model, tokenizer, HARMFUL, HARMLESS, layer=5)
+def test_as_a_vector_it_has_its_raw_length_and_knows_its_layer(tmp_path: Path) -> None:
+    made = direction()
+    save_direction(tmp_path / "d.safetensors", made)
+    found = read_vectors(tmp_path / "d.safetensors")
+    at = found.at(None, 16, 5)
+    assert list(at) == [3]
+    assert torch.equal(at[3], made.vector * 2.5)
+    assert list(found.at((0, -1), 16, 5)) == [0, 4], "named layers win"
 
 
-def test_equal_sets_have_no_direction(loaded) -> None:
-    model, tokenizer = loaded
-    with pytest.raises(ModelError, match="no direction"):
-        refusal_direction(model, tokenizer, HARMFUL, HARMFUL)
+def test_a_layer_that_the_model_does_not_have_is_an_error(tmp_path: Path) -> None:
+    save_direction(tmp_path / "d.safetensors", direction())
+    with pytest.raises(ConfigError, match="layer 3 is out of range; the target has blocks 0 to 2"):
+        read_vectors(tmp_path / "d.safetensors").at(None, 16, 3)
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
+def test_as_an_ablation_its_length_does_not_matter(tmp_path: Path) -> None:
+    made = direction(1e-3)
+    save_direction(tmp_path / "d.safetensors", made)
+    ablation = Ablation(read_vectors(tmp_path / "d.safetensors", "direction").one(16))
+    assert torch.allclose(ablation.direction, made.vector.double(), atol=1e-6)
 
+
+def test_layer_and_length_are_part_of_the_identity(tmp_path: Path) -> None:
+    digests = set()
+    for number, made in enumerate((direction(), direction(layer=4), direction(3.0))):
+        save_direction(tmp_path / f"{number}.safetensors", made)
+        digests.add(read_vectors(tmp_path / f"{number}.safetensors").digest)
+    assert len(digests) == 3
+
+
+OWN = {"format": "tailrisk-direction-2", "layer": "1", "length": "0x1p0"}
+UNIT = torch.ones(4) / 2
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ({"direction": UNIT}, None, "not a direction of tailrisk"),
+        ({"other": UNIT}, OWN, "not a direction of tailrisk"),
+        ({"direction": UNIT}, {**OWN, "format": "tailrisk-direction-1"}, "make it anew with"),
+        ({"direction": torch.ones(4)}, OWN, "no vector of unit length"),
+        ({"direction": torch.full((4,), torch.nan)}, OWN, "no vector of unit length"),
+        ({"direction": torch.ones(1, 1)}, OWN, "no vector of unit length"),
+        ({"direction": UNIT}, {**OWN, "layer": "one"}, "not a safetensors direction"),
+        ({"direction": UNIT}, {**OWN, "layer": "-1"}, "layer -1; the file is damaged"),
+        ({"direction": UNIT}, {**OWN, "length": "0x0p0"}, "raw length 0"),
+        ({"direction": UNIT}, {**OWN, "length": "inf"}, "raw length inf"),
+        ({"direction": UNIT}, {**OWN, "scores": "[1]"}, "not a safetensors direction"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, tensors, metadata, message: str) -> None:
+    path = tmp_path / "d.safetensors"
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_direction(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_direction(tmp_path / "none.safetensors")
-    for name, tensors, metadata in (
-        ("foreign", {"direction": torch.ones(4)}, None),
-        (
-            "long",
-            {"direction": torch.ones(4)},
-            {"format": "tailrisk-direction-1", "layer": "1", "separation": "0x1p0"},
-        ),
-        (
-            "nan",
-            {"direction": torch.full((4,), torch.nan)},
-            {"format": "tailrisk-direction-1", "layer": "1", "separation": "0x1p0"},
-        ),
-        (
-            "flat",
-            {"direction": torch.ones(1, 1)},
-            {"format": "tailrisk-direction-1", "layer": "1", "separation": "0x1p0"},
-        ),
-        (
-            "layer",
-            {"direction": torch.ones(1)},
-            {"format": "tailrisk-direction-1", "layer": "one", "separation": "0x1p0"},
-        ),
-    ):
-        path = tmp_path / f"{name}.safetensors"
-        save_file(tensors, path, metadata=metadata)
-        with pytest.raises(ModelError, match=str(path)):
-            load_direction(path)

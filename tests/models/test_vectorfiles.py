@@ -36,7 +36,7 @@ class Bomb:
 
 def singles(folder: Path) -> dict[str, Path]:
     v, unit = vector(), vector() / vector().norm()
-    save_direction(folder / "own.safetensors", Direction(unit, 2, 1.0, ""))
+    save_direction(folder / "own.safetensors", Direction(unit, 2))
     return {
         "own": folder / "own.safetensors",
         "safetensors": write_safetensors(folder / "a.safetensors", {"direction": v}),
@@ -74,6 +74,9 @@ def test_single_vectors(tmp_path: Path, kind: int) -> None:
     assert torch.equal(found.one(None), want)
     at = found.at((0, -1), SIZE, BLOCKS)
     assert list(at) == [0, 3] and all(torch.equal(v, want) for v in at.values())
+    if name == "own":
+        assert list(found.at(None, SIZE, BLOCKS)) == [2], "it says where it was read"
+        return
     with pytest.raises(ConfigError, match=f"vector {path}: holds a single vector; 'layers' must say"):
         found.at(None, SIZE, BLOCKS)
 
@@ -131,7 +134,8 @@ def test_digests_follow_contents_and_not_paths(tmp_path: Path) -> None:
     tables = {read_vectors(write_pt(tmp_path / "t.pt", rows(n))).digest for n in (4, 5)}
     assert len({*digests.values(), *tables}) == 5
     unit = vector() / vector().norm()
-    assert read_vectors(tmp_path / "own.safetensors").digest == Direction(unit, 2, 1.0, "").digest
+    save_direction(tmp_path / "again.safetensors", Direction(unit, 2))
+    assert read_vectors(tmp_path / "again.safetensors").digest == digests["own.safetensors"]
 
 
 @pytest.mark.parametrize("how", ["alone", "beside tensors", "plain pickle"])
