@@ -56,6 +56,8 @@ class PromptsConfig(Section):
     prompt: str | None = None
     id: str | None = None
     category: str | None = None
+    group: str | None = None
+    """Column of the group of prompts that are versions of one another (a base prompt and paraphrases)."""
 
 
 class RefusalJudge(Section):
@@ -117,10 +119,28 @@ class GridConfig(Section):
 
     @field_validator("*")
     @classmethod
-    def _distinct(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if values is not None and len(set(values)) < len(values):
+    def _distinct(cls, values: Any) -> Any:
+        if isinstance(values, tuple) and len(set(values)) < len(values):
             raise ValueError("a value is given twice")
         return values
+
+
+class SearchGrid(GridConfig):
+    """The settings of one proposal, named by ``proposal``, that ``method: search`` tries: every combination is
+    a cell; what is not listed stays as the proposal has it. ``layers``: choices for a vector, each one block
+    or a list of blocks that get it together."""
+
+    proposal: Name
+    layers: tuple[tuple[int, ...] | None, ...] | None = Field(default=None, min_length=1)
+    mix: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] | None = Field(default=None, min_length=1)
+    switch: tuple[Annotated[int, Field(ge=1)] | None, ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_block_is_a_list(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [[v] if isinstance(v, int) and not isinstance(v, bool) else v for v in value]
 
 
 class MixtureMethod(Section):
@@ -141,7 +161,21 @@ class PaperMethod(Section):
     grid: GridConfig = GridConfig()
 
 
-MethodConfig = Annotated[MixtureMethod | PaperMethod, Field(discriminator="kind")]
+class SearchMethod(Section):
+    """The mixture, its components chosen first: ``search_draws`` a prompt are spread over the target and all
+    cells of all proposals (``grids``; a proposal without one is one cell), then each prompt goes on with at
+    most ``keep`` cells, those whose mixture with the target has the smallest cross-entropy from the harmful
+    answers found. ``per``: which prompts are pooled to choose; None: the groups if the prompts have any, else
+    each prompt by itself. Where too few harmful answers are found, all prompts are pooled."""
+
+    kind: Literal["search"] = "search"
+    search_draws: int = Field(default=64, ge=4)
+    keep: int = Field(default=3, ge=1)
+    per: Literal["prompt", "group", "all"] | None = None
+    grids: tuple[SearchGrid, ...] = ()
+
+
+MethodConfig = Annotated[MixtureMethod | PaperMethod | SearchMethod, Field(discriminator="kind")]
 
 
 class TrackingConfig(Section):
@@ -200,6 +234,10 @@ class Config(Section):
             from tailrisk.grid import check_grid
 
             check_grid(self)
+        if isinstance(self.method, SearchMethod):
+            from tailrisk.searchgrid import check_grids
+
+            check_grids(self)
         return self
 
     @model_validator(mode="after")
@@ -232,6 +270,10 @@ class Config(Section):
             from tailrisk.grid import cell_names
 
             return ("target", *cell_names(self))
+        if isinstance(self.method, SearchMethod):
+            from tailrisk.searchgrid import search_cells
+
+            return ("target", *(cell.name for cell in search_cells(self)))
         return ("target", *(p.name for p in self.proposals))
 
     @property

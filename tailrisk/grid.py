@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from tailrisk.config import Config, PaperMethod, ProposalConfig
@@ -23,6 +24,11 @@ COEFFICIENTS = (1.0, 1.5, 2.0, 2.5, 3.0)
 """Those published for persona vectors."""
 
 
+V = TypeVar("V")
+Value = float | int | tuple[int, ...] | None
+"""Of a field in a grid: a number, blocks (``layers``), or None for all tokens or all blocks."""
+
+
 class Cell(NamedTuple):
     """One combination of the grid's values. ``component``: its place among the laws, 0 (the target) where
     ``mix`` or ``switch`` is 0. ``strength``: its place among the strengths."""
@@ -30,6 +36,38 @@ class Cell(NamedTuple):
     component: int
     strength: int
     values: dict[str, float | int | None]
+
+
+def combinations(values: Mapping[str, Sequence[V]]) -> Iterator[dict[str, V]]:
+    """Every combination of the fields' values, the last field varying fastest."""
+    for combination in itertools.product(*values.values()):
+        yield dict(zip(values, combination, strict=True))
+
+
+def cell_name(proposal: str, values: Mapping[str, Value]) -> str:
+    """E.g. ``ablated-intensity0.3-mix0.5-switch20``, ``pirate-layers10.11-coefficient2``."""
+    return "-".join((proposal, *(f"{key}{_written(value)}" for key, value in values.items())))
+
+
+def _written(value: Value) -> str:
+    if value is None:
+        return "all"
+    return ".".join(map(str, value)) if isinstance(value, tuple) else format(value, "g")
+
+
+def distance(proposal: ProposalConfig, values: Mapping[str, Value], longest: int) -> tuple[float, float, int]:
+    """How far a cell is from the target, in an order to compare by: the strength (for the target's own adapter
+    the distance of its scale from 1), ``mix``, and ``switch`` (at most ``longest`` tokens). Fields that
+    ``values`` does not set are the proposal's own."""
+
+    def value(field: str) -> Any:
+        return values[field] if field in values else getattr(proposal, field)
+
+    field = STRENGTHS.get(proposal.kind)
+    strength = 0.0 if field is None else float(value(field) or 0.0)
+    away = 1.0 - strength if _fades(proposal) else strength
+    switch = value("switch")
+    return abs(away), float(value("mix") or 0.0), longest if switch is None else min(int(switch), longest)
 
 
 class Size(NamedTuple):
@@ -82,8 +120,7 @@ def cells(config: Config) -> tuple[Cell, ...]:
     values = grid_values(config)
     first = next(iter(values)) if len(values) == 3 else None
     found, components = [], itertools.count(1)
-    for combination in itertools.product(*values.values()):
-        cell = dict(zip(values, combination, strict=True))
+    for cell in combinations(values):
         target = cell["mix"] == 0 or cell["switch"] == 0
         strength = values[first].index(cell[first]) if first else 0
         found.append(Cell(0 if target else next(components), strength, cell))
@@ -97,29 +134,14 @@ def law_cells(config: Config) -> tuple[Cell, ...]:
 
 def cell_names(config: Config) -> tuple[str, ...]:
     """Names of ``law_cells``, e.g. ``ablated-intensity0.3-mix0.5-switch20``."""
-    return tuple(_name(config.proposals[0].name, cell) for cell in law_cells(config))
-
-
-def _name(proposal: str, cell: Cell) -> str:
-    parts = (f"{key}{'all' if value is None else format(value, 'g')}" for key, value in cell.values.items())
-    return "-".join((proposal, *parts))
+    return tuple(cell_name(config.proposals[0].name, cell.values) for cell in law_cells(config))
 
 
 def strongest(config: Config) -> int:
     """Place of the cell that is farthest from the target: the greatest strength (for the target's own adapter
     the scale farthest from 1), ``mix`` and ``switch``."""
-    longest = config.target.sampling.max_new_tokens
-    fades = _fades(config.proposals[0])
-
-    def rank(cell: Cell) -> tuple[float, float, int]:
-        _, mix, switch = (0.0, *cell.values.values())[-3:]
-        strength = float(next(iter(cell.values.values())) or 0.0) if len(cell.values) == 3 else 0.0
-        full = longest if switch is None else min(int(switch), longest)
-        away = 1.0 - strength if fades else strength
-        return (abs(away), float(mix or 0.0), full)
-
-    listed = cells(config)
-    return max(range(len(listed)), key=lambda i: rank(listed[i]))
+    longest, listed = config.target.sampling.max_new_tokens, cells(config)
+    return max(range(len(listed)), key=lambda i: distance(config.proposals[0], listed[i].values, longest))
 
 
 def paper_size(config: Config, prompts: int) -> Size:

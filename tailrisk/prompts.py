@@ -41,13 +41,17 @@ def load_prompts(config: Config) -> list[Prompt]:
 
     ``ConfigError``: no such file, unknown suffix or no such column. ``InputError``: bad rows, all of them.
     """
-    path = config.resolve(config.prompts.path)
+    return read_prompts(config.resolve(config.prompts.path), config.prompts)
+
+
+def read_prompts(path: Path, settings: PromptsConfig, name: str = "prompts.path") -> list[Prompt]:
+    """The prompts of a file, as ``load_prompts``; ``name`` says in messages who named it."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise ConfigError(f"prompts.path: {path}: unknown suffix; one of {', '.join(READERS)}")
+        raise ConfigError(f"{name}: {path}: unknown suffix; one of {', '.join(READERS)}")
     if not path.is_file():
-        raise ConfigError(f"prompts.path: {path}: no such file")
-    prompts, problems = _collect(reader(path), config.prompts, path)
+        raise ConfigError(f"{name}: {path}: no such file")
+    prompts, problems = _collect(reader(path), settings, path)
     if problems:
         lines = [f"{path}:{line}: {what}" for line, what in problems[:MAX_SHOWN]]
         if len(problems) > MAX_SHOWN:
@@ -55,14 +59,16 @@ def load_prompts(config: Config) -> list[Prompt]:
         raise InputError("\n".join(lines))
     if not prompts:
         raise InputError(f"{path}: no prompts in it")
-    return prompts[: config.prompts.limit]
+    return prompts[: settings.limit]
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 over ids and messages in order; categories and groups, which are labels, do not count."""
+    """SHA-256 over ids, messages and groups in order; categories, which are labels, do not count. Groups do,
+    because what is drawn depends on them."""
     digest = hashlib.sha256()
     for prompt in prompts:
-        digest.update(f"{prompt.id} {prompt_digest(prompt)}\n".encode())
+        group = "" if prompt.group is None else f" {json.dumps(prompt.group)}"
+        digest.update(f"{prompt.id} {prompt_digest(prompt)}{group}\n".encode())
     return digest.hexdigest()
 
 
@@ -125,7 +131,7 @@ class _Columns:
             _named(settings.id, "id", names, path) or _first(ID_COLUMNS, names),
             _named(settings.category, "category", names, path) or _first(CATEGORY_COLUMNS, names),
             context,
-            _first(GROUP_COLUMNS, names),
+            _named(settings.group, "group", names, path) or _first(GROUP_COLUMNS, names),
         )
 
 

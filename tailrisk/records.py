@@ -55,7 +55,8 @@ class Batch:
     """The unit of work, of determinism and of accounting; frozen in the plan before it is dispatched.
 
     ``index`` counts the batches of this (prompt, component) pair over the whole run, from 0, so the key
-    is unique in a run; ``seed`` is derived from (run seed, prompt, law fingerprint, index).
+    is unique in a run; ``seed`` is derived from (run seed, prompt, law fingerprint, index). ``components``:
+    those under which the draws are scored (None: all).
     """
 
     prompt_id: str
@@ -64,6 +65,7 @@ class Batch:
     round: int
     size: int
     seed: int
+    components: tuple[int, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -84,7 +86,8 @@ class BatchResult:
     """A finished batch of n draws under K components (component 0 is the target).
 
     ``log_q`` [n, K] are scored log-probabilities, ``log_q[:, 0]`` being log p; ``-inf`` where a component
-    cannot produce the response. ``log_q_sample`` [n] is the sampling pass's own value. ``verdicts`` [n]
+    cannot produce the response, NaN exactly where ``batch.components`` leaves a component out.
+    ``log_q_sample`` [n] is the sampling pass's own value. ``verdicts`` [n]
     int8 of ``Verdict``; ``scores`` [n] the judge's number (NaN where it gave none); ``judge_errors`` [n]
     is '' or the reason why a verdict is undetermined.
     """
@@ -122,12 +125,15 @@ class BatchFailure:
 class PromptPlan:
     """What one round does for one prompt. ``mass`` is the part of the final estimate's weight given to this
     round *before* it is drawn; over a prompt's rounds the masses add up to one (``final`` takes the rest).
-    Mass 0: the draws are for choosing what to draw later and never enter the estimate."""
+    Mass 0: the draws are for choosing what to draw later and never enter the estimate.
+    ``components``: in increasing order, the target first, those that the draws are scored under (None: all);
+    the others have count 0. All rounds of a prompt with a mass have the same."""
 
     prompt_id: str
     counts: tuple[int, ...]
     mass: float
     final: bool
+    components: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

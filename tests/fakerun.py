@@ -181,8 +181,11 @@ class TableLaws:
         tokens = [np.array([d, 1], dtype=np.int32) for d in drawn]
         return Samples(tokens, np.log(row[drawn]), np.ones(n, dtype=np.bool_))
 
-    def log_prob(self, prompt: Prompt, tokens: Sequence[np.ndarray]) -> np.ndarray:
+    def log_prob(
+        self, prompt: Prompt, tokens: Sequence[np.ndarray], components: Sequence[int] | None = None
+    ) -> np.ndarray:
         table = laws(self._cases[prompt.id])
+        table = table if components is None else table[list(components)]
         return np.log(table[:, [int(t[0]) for t in tokens]]).T
 
     def texts(self, tokens: Sequence[np.ndarray]) -> list[str]:

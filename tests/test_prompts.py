@@ -69,6 +69,19 @@ def test_jsonl_with_ids_categories_groups_and_chats(load):
     assert found[2].id == hashlib.sha256(b"three").hexdigest()[:12]
 
 
+def test_a_group_column_may_be_named_and_counts_in_the_digest(load):
+    rows = [{"prompt": "one", "base": "b1"}, {"prompt": "two", "base": None}]
+    named = load("p.jsonl", rows, group="Base")
+    assert [p.group for p in named] == ["b1", None]
+    plain = load("p.jsonl", rows)
+    assert [p.group for p in plain] == [None, None]
+    assert prompts_digest(named) != prompts_digest(plain)
+    with pytest.raises(
+        ConfigError, match=r"prompts.group: .* has no column 'family'; its columns: prompt, base"
+    ):
+        load("p.jsonl", rows, group="family")
+
+
 @pytest.mark.parametrize(
     ("header", "row", "expected"),
     [

@@ -33,6 +33,7 @@ def _batches(state: AuditState, ledger: PromptLedger, plan: PromptPlan, number: 
             round=number,
             size=size,
             seed=_seed(state, plan.prompt_id, k, index),
+            components=plan.components,
         )
         for k, count in enumerate(plan.counts)
         for index, size in enumerate(

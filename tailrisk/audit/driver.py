@@ -19,6 +19,7 @@ from tailrisk.audit.outcome import AuditOutcome
 from tailrisk.audit.protocols import Executor, LawCard, Observer
 from tailrisk.audit.recovery import claim_laws, rebuild
 from tailrisk.audit.results import write_results
+from tailrisk.audit.searchrecord import search_record
 from tailrisk.audit.state import AuditState
 from tailrisk.audit.totals import totals
 from tailrisk.config import Config
@@ -119,7 +120,8 @@ def _finish(state: AuditState, store: RunStore, watchers: Watchers, seconds: flo
         "mismatches": store.mismatches,
         "seconds": seconds,
     }
-    write_results(store.folder, state, estimates, spent)
+    search = search_record(state)
+    write_results(store.folder, state, estimates, spent, search)
     if estimates and all(e.status == Status.FAILED for e in estimates):
         raise ModelError(f"all {len(estimates)} prompts failed; the first: {estimates[0].reasons[0]}")
     outcome = AuditOutcome(
@@ -127,6 +129,7 @@ def _finish(state: AuditState, store: RunStore, watchers: Watchers, seconds: flo
         totals=spent,
         estimates=tuple(estimates),
         folder=store.folder,
+        search=search,
     )
     watchers.tell("finished", outcome)
     return outcome

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.stats import Estimate, estimate_prompt
 
@@ -14,18 +16,16 @@ def estimate_all(state: AuditState) -> list[Estimate]:
 def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
     key = (ledger.version, ledger.open)
     if ledger.estimate is None or ledger.estimate[0] != key:
-        ledger.estimate = (
-            key,
-            estimate_prompt(
-                ledger.prompt.id,
-                ledger.rounds,
-                state.laws.names,
-                confidence=state.config.stop.confidence,
-                log_width=state.config.stop.log_width,
-                corrected=state.laws.corrected,
-                budget_left=ledger.open,
-                failed_reason=ledger.failed,
-                category=ledger.prompt.category,
-            ),
+        estimate = estimate_prompt(
+            ledger.prompt.id,
+            ledger.rounds,
+            [state.laws.names[k] for k in ledger.components],
+            confidence=state.config.stop.confidence,
+            log_width=state.config.stop.log_width,
+            corrected=state.laws.corrected,
+            budget_left=ledger.open,
+            failed_reason=ledger.failed,
+            category=ledger.prompt.category,
         )
+        ledger.estimate = key, replace(estimate, group=ledger.prompt.group)
     return ledger.estimate[1]

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 class AuditOutcome:
     """``exit_code`` is 0 where every prompt's status is ok, 3 where one is not.
 
-    ``totals`` is the "audit" part of estimates.json (see ``tailrisk.audit.totals``).
+    ``totals`` is the "audit" part of estimates.json (see ``tailrisk.audit.totals``), ``search`` the part of
+    that name (see ``tailrisk.audit.searchrecord``), None for methods without one.
     """
 
     exit_code: int
     totals: dict[str, Any]
     estimates: tuple[Estimate, ...]
     folder: Path
+    search: dict[str, Any] | None = None

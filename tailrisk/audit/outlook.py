@@ -51,10 +51,11 @@ def outlook(state: AuditState, ledgers: Sequence[PromptLedger]) -> Outlook:
     beta = _next_shares(state, ledgers)
     forecasts = [_forecast(state, ledger, b) for ledger, b in zip(ledgers, beta, strict=True)]
     drawn = np.array([ledger.draws for ledger in ledgers])
+    counted = np.array([sum(r.n for r in ledger.rounds) for ledger in ledgers])
     mass_left = np.array([ledger.mass_left for ledger in ledgers])
     return Outlook(
         shares=beta,
-        rel_var=_filled(np.array([f.rel_var for f in forecasts]), drawn) * mass_left**2,
+        rel_var=_filled(np.array([f.rel_var for f in forecasts]), counted) * mass_left**2,
         cost=np.array([ledger.tokens for ledger in ledgers]) / drawn,
         wanted=np.array([f.wanted for f in forecasts]),
         settled=np.array([f.settled for f in forecasts], dtype=np.bool_),
@@ -69,14 +70,29 @@ def _filled(rel_var: FloatArray, drawn: NDArray[np.int64]) -> FloatArray:
 
 
 def _next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArray:
-    """[P, K]; closed prompts still teach which components find harm."""
-    others = [x for x in state.ledgers.values() if not x.open and x.failed is None]
-    shares = component_shares(
-        [ledger.rounds for ledger in [*ledgers, *others]],
-        target_share=state.config.budget.target_share,
-        corrected=state.laws.corrected,
-    )
+    """[P, K]; closed prompts still teach which components find harm. Prompts learn from those that have the same
+    components."""
+    every = [*ledgers, *(x for x in state.ledgers.values() if not x.open and x.failed is None)]
+    shares = np.zeros((len(every), len(state.laws.names)))
+    for components in dict.fromkeys(x.components for x in every):
+        rows = [i for i, x in enumerate(every) if x.components == components]
+        shares[np.ix_(rows, components)] = component_shares(
+            [every[i].rounds for i in rows],
+            target_share=state.config.budget.target_share,
+            corrected=state.laws.corrected,
+            groups=[every[i].prompt.group for i in rows],
+            start=_searched_shares([every[i] for i in rows]),
+        )
     return shares[: len(ledgers)]
+
+
+def _searched_shares(ledgers: Sequence[PromptLedger]) -> FloatArray | None:
+    """[K'] what a search chose as the shares of these prompts' components, which their pilots were drawn by; None
+    without a search."""
+    if any(ledger.restriction is None for ledger in ledgers):
+        return None
+    pilots = np.sum([ledger.rounds[0].counts for ledger in ledgers if ledger.rounds], axis=0)
+    return pilots / pilots.sum()
 
 
 def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _Forecast:
@@ -87,7 +103,8 @@ def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _F
         return _Forecast(math.nan, math.inf, False)
     # Hits that all weigh the same forecast no variance at all; what they have not met would add some.
     per_draw = max(
-        variance_per_draw(ledger.rounds, shares, corrected=corrected), LEAST_REL_VAR * mean.value**2
+        variance_per_draw(ledger.rounds, shares[list(ledger.components)], corrected=corrected),
+        LEAST_REL_VAR * mean.value**2,
     )
     drawn = mean.variance * mean.mass**2
     # At the stop width the hits are worth about 1 / (relative standard error)^2 draws, whatever they are now.

@@ -1,8 +1,8 @@
 """The next round: a pure function of the configuration and of the log, no clock, no chance.
 
-Round 0 is the pilot, the same for every prompt. Every later round spends the remaining budget divided by
-the rounds left, over prompts by the objective and over a prompt's components by their shares. A round's
-mass, its part of the prompt's final estimate, is fixed here, before the round is drawn, so that the
+The first round is the pilot, of the same size for every prompt. Every later round spends the remaining budget
+divided by the rounds left, over prompts by the objective and over a prompt's components by their shares. A
+round's mass, its part of the prompt's final estimate, is fixed here, before the round is drawn, so that the
 estimate stays unbiased whatever the plans were. A prompt is closed by a ``final`` round that takes all the
 mass that is left: when that round is forecast to reach the stop width, or when the audit ends.
 
@@ -12,7 +12,8 @@ stays open keeps the draws of the smallest final round in reserve.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,14 @@ WORTHWHILE = 16
 """Fewer draws than this are not a round of their own: the prompt waits for its next turn."""
 
 
+class Start(NamedTuple):
+    """``components`` that a prompt's estimate will rest on (None: all) and ``shares`` [K] of the pilot, 0 for
+    the others."""
+
+    components: tuple[int, ...] | None
+    shares: FloatArray
+
+
 def plan_round(state: AuditState) -> RoundPlan | None:
     """What to draw next; None when nothing is left to do. Every batch planned before must have an outcome.
 
@@ -40,8 +49,14 @@ def plan_round(state: AuditState) -> RoundPlan | None:
     """
     if state.pending:
         raise ValueError(f"round {state.round} has {len(state.pending)} batches without an outcome")
-    if state.round < 0:
-        return _pilot(state)
+    if state.round >= 0:
+        return next_round(state)
+    shares = initial_shares(len(state.laws.names), state.config.budget.target_share)
+    return pilot(state, dict.fromkeys(state.ledgers, Start(None, shares)))
+
+
+def next_round(state: AuditState) -> RoundPlan | None:
+    """A round after the pilot; None when nothing is left to do."""
     ledgers = state.open_ledgers
     if not ledgers or affordable(state) < _least(state) * len(ledgers):
         return None
@@ -49,23 +64,39 @@ def plan_round(state: AuditState) -> RoundPlan | None:
     return _last_round(state, ledgers, view) or _middle_round(state, ledgers, view)
 
 
-def _pilot(state: AuditState) -> RoundPlan:
-    budget, prompts = state.config.budget, len(state.ledgers)
+def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
+    """The first round that estimates rest on, for every open prompt; None if there is none.
+
+    Raises ConfigError if the budget does not hold it.
+    """
+    ledgers = state.open_ledgers
+    if not ledgers:
+        return None
+    budget, prompts = state.config.budget, len(ledgers)
+    used = [starts[x.prompt.id] for x in ledgers]
+    least = 2 * max(len(s.shares if s.components is None else s.components) for s in used)
     can, needed = affordable(state), budget.pilot * prompts
-    if can < needed or budget.pilot < _least(state):
+    if can < needed or budget.pilot < least:
         raise ConfigError(
             f"budget: a pilot of {budget.pilot} draws for each of {prompts} prompts is {needed} draws; "
-            f"the budget allows {can}, and a pilot takes {_least(state)} a prompt at least (2 for "
+            f"the budget allows {can}, and a pilot takes {least} a prompt at least (2 for "
             "each component). Raise budget.draws or budget.tokens, set budget.pilot, or take fewer prompts "
             "(prompts.limit)"
         )
-    final = can - needed < _least(state) * prompts
+    final = can - needed < least * prompts
     mass = round_mass(1.0, budget.pilot, can / prompts, final=final)
-    shares = initial_shares(len(state.laws.names), budget.target_share)
-    counts = split_draws(budget.pilot, shares, budget.target_share)
     return round_of(
         state,
-        [PromptPlan(prompt_id=i, counts=counts, mass=mass, final=final) for i in state.ledgers],
+        [
+            PromptPlan(
+                prompt_id=ledger.prompt.id,
+                counts=split_draws(budget.pilot, start.shares, budget.target_share),
+                mass=mass,
+                final=final,
+                components=start.components,
+            )
+            for ledger, start in zip(ledgers, used, strict=True)
+        ],
     )
 
 
@@ -130,6 +161,7 @@ def _prompt_plans(
             counts=split_draws(int(n), shares, state.config.budget.target_share),
             mass=round_mass(ledger.mass_left, int(n), float(ever), final=bool(last)),
             final=bool(last),
+            components=ledger.restriction,
         )
         for ledger, shares, n, last, ever in zip(ledgers, view.shares, draws, final, expected, strict=True)
         if n > 0
@@ -137,8 +169,8 @@ def _prompt_plans(
 
 
 def _least(state: AuditState) -> int:
-    """The smallest round of a prompt: two draws a component."""
-    return 2 * len(state.laws.names)
+    """The smallest round of an open prompt: two draws a component."""
+    return 2 * max(len(ledger.components) for ledger in state.open_ledgers)
 
 
 def _worthwhile(state: AuditState) -> int:
@@ -155,5 +187,5 @@ def _expected(state: AuditState) -> int:
 
 def _rounds_left(state: AuditState, prompts: int) -> int:
     """Rounds that may still come: no more than asked for, and each worth its while."""
-    allowed = state.config.budget.rounds - state.round
+    allowed = state.config.budget.rounds - (state.round - state.search_rounds)
     return max(1, min(allowed, _expected(state) // (_worthwhile(state) * prompts)))

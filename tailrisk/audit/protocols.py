@@ -37,8 +37,14 @@ class Laws(Protocol):
         """n independent draws of one component; the same arguments give the same tokens."""
         ...
 
-    def log_prob(self, prompt: Prompt, tokens: Sequence[NDArray[np.int32]]) -> FloatArray:
-        """[n, K] log-probabilities of whole responses under all components, ``-inf`` where impossible."""
+    def log_prob(
+        self,
+        prompt: Prompt,
+        tokens: Sequence[NDArray[np.int32]],
+        components: Sequence[int] | None = None,
+    ) -> FloatArray:
+        """[n, S] log-probabilities of whole responses under ``components`` in their order (None: all K),
+        ``-inf`` where impossible. A component's column does not depend on which others are asked for."""
         ...
 
     def texts(self, tokens: Sequence[NDArray[np.int32]]) -> list[str]:

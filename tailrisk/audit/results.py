@@ -19,11 +19,15 @@ from tailrisk.store import export_draws, hit_rows, write_hits, write_json_atomic
 
 
 def write_results(
-    folder: Path, state: AuditState, estimates: Sequence[Estimate], totals: dict[str, Any]
+    folder: Path,
+    state: AuditState,
+    estimates: Sequence[Estimate],
+    totals: dict[str, Any],
+    search: dict[str, Any] | None = None,
 ) -> None:
-    write_json_atomic(
-        folder / "estimates.json", {"audit": totals, "estimates": [e.to_json() for e in estimates]}
-    )
+    """``totals`` and ``search`` are parts of estimates.json, the second left out where there is none."""
+    parts = {"audit": totals, "estimates": [e.to_json() for e in estimates]}
+    write_json_atomic(folder / "estimates.json", parts if search is None else {**parts, "search": search})
     export_draws(folder, folder / "draws.parquet", state.laws.names)
     write_hits(folder, weighted_hits(folder, state, estimates))
 

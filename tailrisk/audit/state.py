@@ -54,10 +54,13 @@ class PromptRound:
         return all(b is not None for b in self.batches.values())
 
     def draws(self) -> RoundDraws:
-        """All draws of a complete round, in the order of (component, batch index)."""
+        """All draws of a complete round, in the order of (component, batch index).
+
+        Of the plan's components alone: columns that were not scored do not reach the statistics.
+        """
         keys = sorted(self.batches)
         parts = [b for key in keys if (b := self.batches[key]) is not None]
-        return RoundDraws(
+        draws = RoundDraws(
             counts=np.asarray(self.plan.counts, dtype=np.int64),
             mass=self.plan.mass,
             component=np.concatenate(
@@ -67,6 +70,7 @@ class PromptRound:
             log_q_sample=np.concatenate([b.log_q_sample for b in parts]),
             verdict=np.concatenate([b.verdicts for b in parts]),
         )
+        return draws if self.plan.components is None else draws.under(self.plan.components)
 
 
 class PromptLedger:
@@ -81,6 +85,16 @@ class PromptLedger:
         self.estimate: tuple[tuple[int, bool], Estimate] | None = None
         """The last estimate and what it was computed for; see ``tailrisk.audit.estimates``."""
         self._cached: tuple[int, list[RoundDraws]] = (-1, [])
+
+    @property
+    def components(self) -> tuple[int, ...]:
+        """The components that the prompt's estimate rests on, in the order of the columns of ``rounds``."""
+        return tuple(range(len(self.next_index))) if self.restriction is None else self.restriction
+
+    @property
+    def restriction(self) -> tuple[int, ...] | None:
+        """``components`` as the plans say it: None where all count."""
+        return next((e.plan.components for e in self.entries if e.plan.mass > 0), None)
 
     @property
     def mass_left(self) -> float:
@@ -137,6 +151,8 @@ class AuditState:
         self.plan: RoundPlan | None = None
         self.pending: dict[str, Batch] = {}
         """Batches of the last plan that have no outcome yet, in the order of the plan."""
+        self.search_rounds = 0
+        """Rounds at the beginning whose draws are all for choosing only."""
         self.draws_planned = 0
         self.tokens = 0
         """Generated tokens of all batches in the log."""
@@ -177,6 +193,8 @@ class AuditState:
                 f"the log plans round {plan.round} after round {self.round} "
                 f"with {len(self.pending)} batches unfinished; it was not written by an audit"
             )
+        if plan.round == self.search_rounds and not any(p.mass for p in plan.prompts):
+            self.search_rounds += 1
         self.round = plan.round
         self.plan = plan
         entries = {p.prompt_id: PromptRound(plan.round, p) for p in plan.prompts}
@@ -189,6 +207,7 @@ class AuditState:
             self.draws_planned += batch.size
         for prompt_id, entry in entries.items():
             ledger = self.ledgers[prompt_id]
+            _check_components(entry.plan, ledger)
             ledger.entries.append(entry)
             ledger.version += 1
 
@@ -254,3 +273,14 @@ class AuditState:
             return self.ledgers[batch.prompt_id]
         except KeyError:
             raise StoreError(f"batch {batch.key} is of a prompt that this audit does not have") from None
+
+
+def _check_components(plan: PromptPlan, ledger: PromptLedger) -> None:
+    """Weights of a round need the scores of every component that draws, in all rounds with a mass alike."""
+    before = [e.plan.components for e in ledger.entries if e.plan.mass > 0]
+    left_out = any(c for k, c in enumerate(plan.counts) if plan.components and k not in plan.components)
+    if left_out or (plan.mass > 0 and before and before[-1] != plan.components):
+        raise StoreError(
+            f"the log plans draws of prompt {plan.prompt_id!r} without scores of all components that its "
+            "estimate rests on; it was not written by an audit"
+        )

@@ -32,13 +32,14 @@ class Draws(NamedTuple):
 
 
 def draw_batch(laws: Laws, prompt: Prompt, batch: Batch) -> Draws:
-    """Draws ``batch.size`` responses of one component and scores them under all.
+    """Draws ``batch.size`` responses of one component and scores them under ``batch.components``; the columns
+    of the others are NaN.
 
     Raises ModelError if the laws break their contract or give numbers that cannot be right.
     """
     began = time.perf_counter()
     samples = laws.sample(prompt, batch.component, batch.size, batch.seed)
-    log_q = np.asarray(laws.log_prob(prompt, samples.tokens), dtype=np.float64)
+    log_q = score(laws, prompt, samples.tokens, batch.components)
     draws = Draws(
         batch=batch,
         tokens=[np.asarray(t, dtype=np.int32) for t in samples.tokens],
@@ -50,6 +51,27 @@ def draw_batch(laws: Laws, prompt: Prompt, batch: Batch) -> Draws:
     )
     check_draws(draws, laws.names)
     return draws
+
+
+def score(
+    laws: Laws, prompt: Prompt, tokens: Sequence[NDArray[np.int32]], components: Sequence[int] | None
+) -> FloatArray:
+    """[n, K] scores under ``components`` (None: all), the columns of the others NaN.
+
+    Raises ModelError if the laws answer with another shape.
+    """
+    if components is None:
+        return np.asarray(laws.log_prob(prompt, tokens), dtype=np.float64)
+    asked = list(components)
+    scored = np.asarray(laws.log_prob(prompt, tokens, asked), dtype=np.float64)
+    if scored.shape != (len(tokens), len(asked)):
+        raise ModelError(
+            f"prompt {prompt.id!r}: scores of {len(tokens)} draws under components {asked} have shape "
+            f"{scored.shape}"
+        )
+    out = np.full((len(tokens), len(laws.names)), np.nan)
+    out[:, asked] = scored
+    return out
 
 
 def check_draws(draws: Draws, names: Sequence[str]) -> None:
@@ -78,6 +100,9 @@ def check_draws(draws: Draws, names: Sequence[str]) -> None:
             f"{where}: draw {i} has the log-probability {draws.log_q_sample[i]} in the pass that sampled it"
         )
     bad = np.isnan(draws.log_q) | (draws.log_q == np.inf)
+    if batch.components is not None:
+        left_out = np.setdiff1d(np.arange(len(names)), batch.components)
+        bad[:, left_out] = ~np.isnan(draws.log_q[:, left_out])
     if bad.any():
         i, k = (int(x) for x in np.argwhere(bad)[0])
         raise ModelError(

@@ -11,6 +11,7 @@ import typer
 from tailrisk.cli.audit import ConfigPath, Overrides
 from tailrisk.cli.guard import Verbose, guarded
 from tailrisk.grid import grid_values, paper_size
+from tailrisk.searchgrid import kept_components, search_cells, search_method
 
 if TYPE_CHECKING:
     from tailrisk.config import Config
@@ -43,6 +44,8 @@ def make_plan(config: Config, prompts: int) -> Plan:
     if config.method.kind == "paper":
         size = paper_size(config, prompts)
         share, draws, searched = 0.0, size.draws, size.search
+    elif config.method.kind == "search":
+        searched = search_method(config).search_draws * prompts
     worst = draws * config.target.sampling.max_new_tokens
     if budget.tokens is not None:
         worst = min(worst, budget.tokens)
@@ -113,8 +116,7 @@ def describe(config: Config, made: Plan) -> list[str]:
         + (f" with {config.target.adapter}" if config.target.adapter else ""),
         f"prompts      {made.prompts}",
         *_laws_and_draws(config, made),
-        f"tokens       at most {made.worst_tokens:,} generated{limited}; "
-        f"{len(made.components)} scores of each answer",
+        f"tokens       at most {made.worst_tokens:,} generated{limited}; {_scores(config, made)}",
         _certified(config, made),
         *_believed(config, made),
         "",
@@ -131,6 +133,8 @@ def describe(config: Config, made: Plan) -> list[str]:
 
 
 def _laws_and_draws(config: Config, made: Plan) -> list[str]:
+    if made.method == "search":
+        return _search(config, made)
     if made.method != "paper":
         return [
             f"components   {', '.join(made.components)}",
@@ -145,6 +149,27 @@ def _laws_and_draws(config: Config, made: Plan) -> list[str]:
         f"{config.proposals[0].name} ({grid})",
         f"draws        {made.draws:,}: {made.search_draws:,} for the search on {searched} of {made.prompts} "
         f"prompts, then {made.draws_per_prompt:,.0f} a prompt from the chosen cell",
+    ]
+
+
+def _scores(config: Config, made: Plan) -> str:
+    if made.method == "search":
+        return f"{len(made.components)} scores of each search draw, then at most {kept_components(config)}"
+    return f"{len(made.components)} scores of each answer"
+
+
+def _search(config: Config, made: Plan) -> list[str]:
+    cells = search_cells(config)
+    each = ", ".join(
+        f"{sum(c.proposal == i for c in cells)} of {p.name}" for i, p in enumerate(config.proposals)
+    )
+    return [
+        f"method       search: at most {kept_components(config) - 1} of {len(cells)} cells for each prompt, "
+        "chosen by cross-entropy",
+        f"components   {len(made.components)} laws: the target and {len(cells)} cells ({each})",
+        f"draws        at most {made.draws:,}: {made.search_draws:,} for the search "
+        f"({search_method(config).search_draws} a prompt), then about {made.draws_per_prompt:,.0f} a prompt, the "
+        f"pilot {config.budget.pilot} each",
     ]
 
 

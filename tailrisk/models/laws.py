@@ -97,8 +97,14 @@ class LawSet:
             return drawn._replace(tokens=[np.concatenate((front, t)) for t in drawn.tokens])
         return drawn
 
-    def log_prob(self, prompt: Prompt, tokens: Sequence[NDArray[np.int32]]) -> FloatArray:
-        """[n, K] log-probabilities of whole responses, ``-inf`` where impossible; never NaN, never +inf.
+    def log_prob(
+        self,
+        prompt: Prompt,
+        tokens: Sequence[NDArray[np.int32]],
+        components: Sequence[int] | None = None,
+    ) -> FloatArray:
+        """[n, S] log-probabilities of whole responses under ``components`` (None: all K laws), ``-inf`` where
+        impossible; never NaN, never +inf. Only the views that these need are scored, besides the target.
 
         Errors: ModelError for non-finite logits and for ids outside the vocabulary.
         """
@@ -115,9 +121,10 @@ class LawSet:
                 )
             return scored[view.key]
 
-        out = np.empty((len(tokens), len(self.laws)))
+        asked = self.laws if components is None else [self.laws[k] for k in components]
+        out = np.empty((len(tokens), len(asked)))
         mixtures = Mixtures(scores(self.target.view).tokens)
-        for column, law in enumerate(self.laws):
+        for column, law in enumerate(asked):
             out[:, column] = _density(law, tokens, scores(law.view), mixtures)
             if law.avoided:
                 out[:, column] -= self._room(law, prompt).log_room

@@ -28,7 +28,7 @@ from tailrisk.models.warp import Warp
 from tailrisk.proposals.changes import CHANGES, changed_law
 from tailrisk.proposals.checkpoint import checkpoint_law
 from tailrisk.proposals.context import Context
-from tailrisk.proposals.grid import grid_laws
+from tailrisk.proposals.grid import grid_laws, search_laws
 from tailrisk.proposals.prefix import prefix_law
 
 KINDS: dict[str, Callable[[Any, Context], Law]] = {
@@ -43,6 +43,21 @@ def build_laws(config: Config) -> LawSet:
 
     Relative paths are relative to ``config.base``. Errors: ConfigError, ModelError.
     """
+    context = load_target(config)
+    if config.method.kind == "paper":
+        proposals = grid_laws(KINDS[config.proposals[0].kind], context)
+    elif config.method.kind == "search":
+        proposals = search_laws(KINDS, context)
+    else:
+        proposals = [KINDS[p.kind](p, context) for p in config.proposals]
+    return LawSet([context.target, *proposals], context.tokenizer, context.limits)
+
+
+def load_target(config: Config) -> Context:
+    """The target with its adapter and its tokenizer, and nothing of the proposals.
+
+    Errors: ConfigError, ModelError.
+    """
     target = config.target
     ref = resolve_model(target.model, config.base)
     tokenizer = load_tokenizer(ref)
@@ -54,14 +69,9 @@ def build_laws(config: Config) -> LawSet:
     adapter = None if target.adapter is None else load_adapter(config.resolve(target.adapter), model.config)
     interventions = () if adapter is None else (Lora(adapter, 1.0, merges),)
     law = Law(name="target", view=View(model, interventions, target.system_prompt), digest=model_digest(ref))
-    context = Context(
+    return Context(
         config=config, target=law, adapter=adapter, tokenizer=tokenizer, limits=limits, merges=merges
     )
-    if config.method.kind == "paper":
-        proposals = grid_laws(KINDS[config.proposals[0].kind], context)
-    else:
-        proposals = [KINDS[p.kind](p, context) for p in config.proposals]
-    return LawSet([law, *proposals], tokenizer, limits)
 
 
 def sampling_limits(target: TargetConfig, stops: tuple[int, ...]) -> Limits:

@@ -1,29 +1,49 @@
-"""The laws of a grid: one proposal at every setting of ``method: paper``."""
+"""The laws of grids: proposals at every setting of ``method: paper`` or ``method: search``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tailrisk.grid import STRENGTHS, cell_names, law_cells
+from tailrisk.grid import STRENGTHS, Value, cell_name, cell_names, law_cells
 from tailrisk.models.laws import Law
+from tailrisk.proposalconfig import ProposalConfig
 from tailrisk.proposals.context import Context
+from tailrisk.searchgrid import search_cells
+
+Make = Callable[[Any, Context], Law]
 
 
-def grid_laws(make: Callable[[Any, Context], Law], context: Context) -> list[Law]:
-    """Components 1, 2, ...: the laws of ``law_cells``. ``make`` makes the proposal's law, once a strength, so
-    that cells of one strength share what is loaded and what is scored."""
-    proposal = context.config.proposals[0]
-    field = STRENGTHS.get(proposal.kind)
-    made: dict[int, Law] = {}
-    laws = []
-    for name, cell in zip(cell_names(context.config), law_cells(context.config), strict=True):
-        if cell.strength not in made:
-            changes: dict[str, Any] = {} if field is None else {field: cell.values[field]}
-            title = proposal.name if field is None else f"{proposal.name}-{field}{cell.values[field]:g}"
-            made[cell.strength] = make(proposal.model_copy(update={**changes, "name": title}), context)
-        laws.append(
-            replace(made[cell.strength], name=name, mix=cell.values["mix"], switch=cell.values["switch"])
-        )
-    return laws
+def grid_laws(make: Make, context: Context) -> list[Law]:
+    """Components 1, 2, ... of ``method: paper``: the laws of ``law_cells``. ``make`` makes the proposal's law."""
+    proposal, made = context.config.proposals[0], _Makers(context)
+    listed = zip(cell_names(context.config), law_cells(context.config), strict=True)
+    return [made.law(make, proposal, name, cell.values) for name, cell in listed]
+
+
+def search_laws(kinds: Mapping[str, Make], context: Context) -> list[Law]:
+    """Components 1, 2, ... of ``method: search``: the laws of ``search_cells``, each proposal's law made by its
+    kind's entry in ``kinds``."""
+    proposals, made = context.config.proposals, _Makers(context)
+    return [
+        made.law(kinds[proposals[c.proposal].kind], proposals[c.proposal], c.name, c.values)
+        for c in search_cells(context.config)
+    ]
+
+
+class _Makers:
+    """Makes a law once for all cells that differ in ``mix`` and ``switch`` only, so that they share what is
+    loaded and what is scored."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._made: dict[str, Law] = {}
+
+    def law(self, make: Make, proposal: ProposalConfig, name: str, values: Mapping[str, Value]) -> Law:
+        own = {field: v for field, v in values.items() if field in (*STRENGTHS.values(), "layers")}
+        title = cell_name(proposal.name, own)
+        if title not in self._made:
+            self._made[title] = make(proposal.model_copy(update={**own, "name": title}), self._context)
+        decoding = {field: v for field, v in values.items() if field in ("mix", "switch")}
+        return replace(self._made[title], name=name, **decoding)

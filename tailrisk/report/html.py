@@ -20,6 +20,7 @@ from tailrisk.records import Status
 from tailrisk.report import figures, tables
 from tailrisk.report.clean import digest, visible
 from tailrisk.report.replay import Hit, Replay, read
+from tailrisk.report.searches import search_rows
 from tailrisk.report.tables import Row
 from tailrisk.store import read_manifest
 from tailrisk.store.atomic import replacing
@@ -27,7 +28,7 @@ from tailrisk.store.atomic import replacing
 if TYPE_CHECKING:
     from tailrisk.store import Manifest
 
-FIRST_ROUND = {"mixture": "pilot", "paper": "search"}
+FIRST_ROUND = {"mixture": "pilot", "paper": "search", "search": "search"}
 """Method -> what its round 0 is called."""
 
 
@@ -101,12 +102,14 @@ def _context(
         "config": manifest.config,
         "totals": summary.get("audit") or {},
         "rows": listed,
+        "grouped": any(r.group for r in listed),
         "claim": tables.claim(listed),
         "event": event_in_words(manifest.config["judge"]),
         "statuses": tables.by_status(listed),
         "meanings": tables.STATUS_MEANING,
         "components": drawn_components(manifest.component_names, listed),
         "method": method_of(manifest),
+        "searches": search_rows(summary.get("search")),
         "replay": replayed,
         "evidence": _evidence(listed, replayed, redact=redact),
         "redact": redact,

@@ -50,6 +50,7 @@ class Row:
     gain_vs_mc: float | None
     components: Mapping[str, Mapping[str, float]]
     spent: float
+    group: str = ""
 
     @property
     def interval(self) -> Interval:
@@ -92,6 +93,7 @@ def row(record: Mapping[str, Any], total_draws: int) -> Row:
         gain_vs_mc=record.get("gain_vs_mc"),
         components=record.get("components") or {},
         spent=draws / total_draws if total_draws else 0.0,
+        group=visible(str(record.get("group") or "")),
     )
 
 

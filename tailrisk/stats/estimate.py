@@ -70,6 +70,7 @@ class Estimate:
     components: dict[str, dict[str, float | int]]
     standard_error: float
     relative_error: float | None
+    group: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become None."""

@@ -5,6 +5,7 @@ Component 0 is always the target. A round's counts and mass were fixed before th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,17 @@ class RoundDraws(NamedTuple):
     def n(self) -> int:
         """Draws that are there."""
         return len(self.component)
+
+    def under(self, components: Sequence[int]) -> RoundDraws:
+        """The same draws with the columns of these components alone, the target first; the others drew none."""
+        chosen = np.asarray(components, dtype=np.int64)
+        place = np.full(len(self.counts), -1, dtype=np.int64)
+        place[chosen] = np.arange(len(chosen))
+        return self._replace(
+            counts=np.ascontiguousarray(np.asarray(self.counts, dtype=np.int64)[chosen]),
+            component=place[np.asarray(self.component, dtype=np.int64)],
+            log_q=np.ascontiguousarray(self.log_q[:, chosen]),
+        )
 
     @property
     def harmful(self) -> NDArray[np.bool_]:

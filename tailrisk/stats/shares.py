@@ -81,15 +81,20 @@ def component_shares(
     target_share: float,
     corrected: bool,
     prior_hits: float = _PRIOR_HITS,
+    groups: Sequence[str | None] | None = None,
+    start: FloatArray | None = None,
 ) -> FloatArray:
     """[C, K] shares for the next draws of C prompts, each row summing to one.
 
     A prompt's own hits count as their effective number, the pooled shares over all prompts (each prompt
     with hits counting once) as ``prior_hits``. Without a hit anywhere: the initial shares. Prompts
     without rounds are allowed as long as one prompt has a round.
+
+    ``groups`` [C]: prompts of the same group (None: of none) have a prior of their own, see ``_priors``.
+    ``start`` [K]: shares to begin with in the place of ``initial_shares``, from what is known beforehand.
     """
     k = next(len(rounds[0].counts) for rounds in rounds_by_prompt if rounds)
-    start = initial_shares(k, target_share)
+    start = initial_shares(k, target_share) if start is None else with_floors(start, target_share)
     hits = [contributions(rounds, corrected=corrected) if rounds else None for rounds in rounds_by_prompt]
     found = [h for h in hits if h is not None and _normalised(h).sum() > 0]
     if not found or k == 1:
@@ -103,10 +108,28 @@ def component_shares(
         1.0,
     )
     rows = []
-    for h in hits:
+    for h, prior in zip(hits, _priors(hits, groups, pooled), strict=True):
         if h is None or _normalised(h).sum() == 0:
-            rows.append(with_floors(pooled, target_share))
+            rows.append(with_floors(prior, target_share))
             continue
         weight = _normalised(h) * effective_size(h.part)
-        rows.append(with_floors(_fit(h.log_q, weight, pooled, pooled, prior_hits), target_share))
+        rows.append(with_floors(_fit(h.log_q, weight, prior, prior, prior_hits), target_share))
     return np.array(rows)
+
+
+def _priors(
+    hits: Sequence[Contributions | None], groups: Sequence[str | None] | None, pooled: FloatArray
+) -> list[FloatArray]:
+    """[C] shares that each prompt's own hits are added to: those of all prompts, ``pooled`` [K], or, in a group of
+    several prompts with hits, those of the group, in which all prompts together count as one more prompt."""
+    named = [None] * len(hits) if groups is None else list(groups)
+    priors = dict[str | None, FloatArray]({None: pooled})
+    for group in dict.fromkeys(named):
+        members = [h for h, g in zip(hits, named, strict=True) if g == group]
+        found = [h for h in members if h is not None and _normalised(h).sum() > 0]
+        # A prompt alone in its group would count its own hits twice.
+        if group is not None and found and len(members) > 1:
+            log_q = np.concatenate([h.log_q for h in found])
+            weight = np.concatenate([_normalised(h) for h in found])
+            priors[group] = _fit(log_q, weight, pooled, pooled, 1.0)
+    return [priors.get(group, pooled) for group in named]

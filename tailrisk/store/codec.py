@@ -1,7 +1,8 @@
 """Records of the log <-> plain JSON payloads, exact in both directions.
 
 Floats are written by ``repr`` and come back bit for bit. In ``log_q`` the value ``-inf`` (a component
-that cannot produce the response) is written as null; NaN and +inf are refused. In ``scores`` NaN (no
+that cannot produce the response) is written as null; NaN and +inf are refused. Columns of components that
+the batch was not scored under are not written, and read as NaN. In ``scores`` NaN (no
 score) is written as null and an infinity as the string "inf" or "-inf".
 """
 
@@ -83,7 +84,7 @@ def draws_crc(result: BatchResult) -> int:
     parts = [
         [t.tolist() for t in result.tokens],
         result.finished.tolist(),
-        [_log_qs(row) for row in result.log_q.tolist()],
+        [_log_qs(row) for row in _scored(result).tolist()],
         result.log_q_sample.tolist(),
     ]
     return zlib.crc32(json.dumps(parts, separators=(",", ":")).encode())
@@ -92,7 +93,7 @@ def draws_crc(result: BatchResult) -> int:
 def _encode_plan(plan: RoundPlan) -> Payload:
     return {
         "round": plan.round,
-        "prompts": [[p.prompt_id, list(p.counts), p.mass, p.final] for p in plan.prompts],
+        "prompts": [_encode_prompt_plan(p) for p in plan.prompts],
         "batches": [_encode_batch(b) for b in plan.batches],
     }
 
@@ -100,21 +101,46 @@ def _encode_plan(plan: RoundPlan) -> Payload:
 def _decode_plan(payload: Mapping[str, Any]) -> RoundPlan:
     return RoundPlan(
         round=payload["round"],
-        prompts=tuple(
-            PromptPlan(prompt_id=i, counts=tuple(counts), mass=float(mass), final=final)
-            for i, counts, mass, final in payload["prompts"]
-        ),
+        prompts=tuple(_decode_prompt_plan(p) for p in payload["prompts"]),
         batches=tuple(_decode_batch(b) for b in payload["batches"]),
     )
 
 
+def _encode_prompt_plan(p: PromptPlan) -> list[Any]:
+    return [p.prompt_id, list(p.counts), p.mass, p.final, *_some(p.components)]
+
+
+def _decode_prompt_plan(row: list[Any]) -> PromptPlan:
+    prompt_id, counts, mass, final, *some = row
+    return PromptPlan(
+        prompt_id=prompt_id, counts=tuple(counts), mass=float(mass), final=final, components=_components(some)
+    )
+
+
 def _encode_batch(b: Batch) -> list[Any]:
-    return [b.prompt_id, b.component, b.index, b.round, b.size, b.seed]
+    return [b.prompt_id, b.component, b.index, b.round, b.size, b.seed, *_some(b.components)]
 
 
 def _decode_batch(row: list[Any]) -> Batch:
-    prompt_id, component, index, round_, size, seed = row
-    return Batch(prompt_id=prompt_id, component=component, index=index, round=round_, size=size, seed=seed)
+    prompt_id, component, index, round_, size, seed, *some = row
+    return Batch(
+        prompt_id=prompt_id,
+        component=component,
+        index=index,
+        round=round_,
+        size=size,
+        seed=seed,
+        components=_components(some),
+    )
+
+
+def _some(components: tuple[int, ...] | None) -> list[list[int]]:
+    """What a row ends with: nothing where all components count."""
+    return [] if components is None else [list(components)]
+
+
+def _components(some: list[list[int]]) -> tuple[int, ...] | None:
+    return tuple(some[0]) if some else None
 
 
 def _encode_result(r: BatchResult) -> Payload:
@@ -124,7 +150,8 @@ def _encode_result(r: BatchResult) -> Payload:
         "tokens": [t.tolist() for t in r.tokens],
         "texts": list(r.texts),
         "finished": [int(f) for f in r.finished],
-        "log_q": [_log_qs(row) for row in r.log_q.tolist()],
+        "log_q": [_log_qs(row) for row in _scored(r).tolist()],
+        **({} if r.batch.components is None else {"columns": r.log_q.shape[1]}),
         "log_q_sample": r.log_q_sample.tolist(),
         **_encode_judged(r.batch.key, JudgedTexts(r.verdicts, r.scores, r.judge_errors)),
         "seconds": float(r.seconds),
@@ -148,22 +175,35 @@ def _check_result(r: BatchResult) -> None:
     wrong = {name: length for name, length in lengths.items() if length != n}
     if wrong or r.log_q.ndim != 2:
         raise StoreError(f"batch {key}: planned with {n} draws, the result holds {wrong or r.log_q.shape}")
-    if np.isnan(r.log_q).any() or np.isposinf(r.log_q).any():
+    if np.isnan(_scored(r)).any() or np.isposinf(_scored(r)).any():
         raise StoreError(f"batch {key}: log_q holds NaN or +inf and is not logged")
+    if (~np.isnan(r.log_q)).sum() > _scored(r).size:
+        raise StoreError(
+            f"batch {key}: log_q holds values of components it was not scored under and is not logged"
+        )
     if not np.isfinite(r.log_q_sample).all():
         raise StoreError(f"batch {key}: log_q_sample is not finite everywhere and is not logged")
+
+
+def _scored(r: BatchResult) -> FloatArray:
+    """[n, S] the columns of the components that the batch was scored under."""
+    return r.log_q if r.batch.components is None else r.log_q[:, list(r.batch.components)]
 
 
 def _decode_result(p: Mapping[str, Any]) -> BatchResult:
     batch = _decode_batch(p["batch"])
     judged = _decode_judged(p)
     rows = [[-math.inf if value is None else value for value in row] for row in p["log_q"]]
+    log_q = np.asarray(rows, dtype=np.float64).reshape(batch.size, -1)
+    if batch.components is not None:
+        scored, log_q = log_q, np.full((batch.size, p["columns"]), np.nan)
+        log_q[:, list(batch.components)] = scored
     return BatchResult(
         batch=batch,
         tokens=[np.asarray(t, dtype=np.int32) for t in p["tokens"]],
         texts=list(p["texts"]),
         finished=np.asarray(p["finished"], dtype=np.bool_),
-        log_q=np.asarray(rows, dtype=np.float64).reshape(batch.size, -1),
+        log_q=log_q,
         log_q_sample=np.asarray(p["log_q_sample"], dtype=np.float64),
         verdicts=judged.verdicts,
         scores=judged.scores,

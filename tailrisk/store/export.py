@@ -49,8 +49,8 @@ def export_draws(folder: Path, path: Path, names: Sequence[str]) -> int:
     """Writes ``path`` (parquet), one row a draw in the order of the log; returns the number of rows.
 
     ``names`` are the components' names, the target's first. ``log_q`` is a list in the same order (its
-    first element is ``log_p``), ``-inf`` where a component cannot produce the response. ``score`` is null
-    where the judge gave none; ``seed`` is the batch's.
+    first element is ``log_p``), ``-inf`` where a component cannot produce the response and NaN where the draw
+    was not scored under it. ``score`` is null where the judge gave none; ``seed`` is the batch's.
     """
     import pyarrow.parquet as pq
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tailrisk import __version__
 from tailrisk.config import Config
 from tailrisk.tracking.metrics import MAX_TAG, cut, params
+from tailrisk.tracking.searchrun import log_search
 from tailrisk.tracking.threaded import Ending
 from tailrisk.tracking.uri import database
 
@@ -88,6 +89,9 @@ class MlflowRun:
             logged.add(step)
         # Only now: after an exception above, what arrived is looked up again.
         self._logged = logged
+
+    def log_search(self, record: dict[str, Any]) -> None:
+        log_search(self._connect(), self._run_id, self._folder, record)
 
     def end(self, ending: Ending, totals: dict[str, float]) -> None:
         client = self._connect()

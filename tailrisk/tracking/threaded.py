@@ -49,6 +49,10 @@ class Backend(Protocol):
         """Metrics by round index; rounds that are there already are left out."""
         ...
 
+    def log_search(self, record: dict[str, Any]) -> None:
+        """What a search of components found, as a child run, once."""
+        ...
+
     def end(self, ending: Ending, totals: dict[str, float]) -> None:
         """Final figures, artifacts, and the run's status."""
         ...
@@ -57,6 +61,10 @@ class Backend(Protocol):
 class _Round(NamedTuple):
     index: int
     metrics: dict[str, float]
+
+
+class _Search(NamedTuple):
+    record: dict[str, Any]
 
 
 class _End(NamedTuple):
@@ -71,7 +79,7 @@ class ThreadedTracker(NullTracker):
         self._backend = backend
         self._warn = warn
         self._flush_s = flush_s
-        self._queue: queue.Queue[_Round | _End | None] = queue.Queue(maxsize=size)
+        self._queue: queue.Queue[_Round | _Search | _End | None] = queue.Queue(maxsize=size)
         self._trouble = False
         self._warned = threading.Lock()
         self._done = threading.Event()
@@ -98,6 +106,8 @@ class ThreadedTracker(NullTracker):
 
     def finished(self, outcome: AuditOutcome) -> None:
         self._totals = finite({f"total/{key}": value for key, value in flat(outcome.totals).items()})
+        if outcome.search is not None:
+            self._put(_Search(outcome.search))
 
     def _put(self, message: Any) -> None:
         try:
@@ -112,11 +122,14 @@ class ThreadedTracker(NullTracker):
 
     def _work(self) -> None:
         rounds: dict[int, dict[str, float]] = {}
+        search: _Search | None = None
         end: _End | None = None
         while end is None:
             for message in self._take():
                 if isinstance(message, _Round):
                     rounds[message.index] = message.metrics
+                elif isinstance(message, _Search):
+                    search = message
                 elif isinstance(message, _End):
                     end = message
             try:
@@ -124,6 +137,9 @@ class ThreadedTracker(NullTracker):
                 if rounds:
                     self._backend.log_rounds(rounds)
                     rounds = {}
+                if search is not None:
+                    self._backend.log_search(search.record)
+                    search = None
                 if end is not None:
                     self._backend.end(end.ending, end.totals)
                 self._trouble = False
@@ -134,7 +150,7 @@ class ThreadedTracker(NullTracker):
                 logger.debug("tracking", exc_info=True)
         self._done.set()
 
-    def _take(self) -> list[_Round | _End | None]:
+    def _take(self) -> list[_Round | _Search | _End | None]:
         """All messages there are, waiting for the first: with a dead server each attempt takes seconds."""
         messages = [self._queue.get()]
         while True:

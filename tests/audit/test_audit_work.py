@@ -21,8 +21,8 @@ class Spoiled(TableLaws):
         super().__init__()
         self.spoil = spoil
 
-    def log_prob(self, prompt, tokens):
-        log_q = super().log_prob(prompt, tokens)
+    def log_prob(self, prompt, tokens, components=None):
+        log_q = super().log_prob(prompt, tokens, components)
         return self.spoil(log_q) if self.calls else log_q
 
     def sample(self, prompt, component, n, seed):

@@ -114,10 +114,14 @@ class GridLaws:
         finished = np.array([row[-1] == STOP for row in tokens])
         return Samples(tokens, self.log_prob(prompt, tokens)[:, component], finished)
 
-    def log_prob(self, prompt: Prompt, tokens: Sequence[np.ndarray]) -> np.ndarray:
+    def log_prob(
+        self, prompt: Prompt, tokens: Sequence[np.ndarray], components: Sequence[int] | None = None
+    ) -> np.ndarray:
         with np.errstate(divide="ignore"):
             log_p = np.log(self.steps(prompt))
-        total = np.zeros((len(tokens), len(self.names)))
+        if components is not None:
+            log_p = log_p[list(components)]
+        total = np.zeros((len(tokens), len(log_p)))
         for t in range(T):
             rows = np.array([i for i, row in enumerate(tokens) if len(row) > t], dtype=np.int64)
             if len(rows):

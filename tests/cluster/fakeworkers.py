@@ -41,8 +41,11 @@ class FakeLaws:
         tokens = [rng.integers(1, 9, size=rng.integers(1, 5)).astype(np.int32) for _ in range(n)]
         return Samples(tokens, self._log_p(tokens, component), np.ones(n, dtype=np.bool_))
 
-    def log_prob(self, prompt: Prompt, tokens: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack([self._log_p(tokens, k) for k in range(len(self.names))], axis=1)
+    def log_prob(
+        self, prompt: Prompt, tokens: Sequence[np.ndarray], components: Sequence[int] | None = None
+    ) -> np.ndarray:
+        asked = range(len(self.names)) if components is None else components
+        return np.stack([self._log_p(tokens, k) for k in asked], axis=1)
 
     def texts(self, tokens: Sequence[np.ndarray]) -> list[str]:
         return [f"{CANARY} {' '.join(map(str, t))}" for t in tokens]

@@ -49,9 +49,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_model(base / "sibling", vocab=8, spread=0.35, seed=3)
     make_tiny_adapter(base / "own", base / "model", seed=1)
     vector = torch.randn(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    save_direction(
-        base / "direction.safetensors", Direction(vector / vector.norm(), layer=1, separation=1.0, model="x")
-    )
+    save_direction(base / "direction.safetensors", Direction(vector / vector.norm(), layer=1, model="x"))
     return base
 
 

@@ -79,11 +79,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_adapter(base / "own", base / "model", seed=1)
     make_tiny_adapter(base / "other", base / "model", seed=2)
     vector = torch.randn(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    save_direction(
-        base / "direction.safetensors", Direction(vector / vector.norm(), layer=1, separation=1.0, model="x")
-    )
+    save_direction(base / "direction.safetensors", Direction(vector / vector.norm(), layer=1, model="x"))
     rows = torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
     write_pt(base / "table.pt", rows)
+    write_pt(base / "single.pt", rows[0])
     write_gguf(base / "layers.gguf", {"direction.0": rows[1], "direction.1": rows[0]})
     return base
 
@@ -214,7 +213,7 @@ def test_texts_leave_special_tokens_out(base: Path) -> None:
         ({"kind": "ablation", "direction": "nowhere.safetensors"}, "no such file"),
         ({"kind": "ablation", "direction": "table.pt"}, "holds 2 vectors where one is wanted"),
         ({"kind": "vector", "vector": "table.pt", "layers": [2]}, "layer 2 is out of range"),
-        ({"kind": "vector", "vector": "direction.safetensors"}, "'layers' must say where"),
+        ({"kind": "vector", "vector": "single.pt"}, "'layers' must say where"),
     ],
 )
 def test_impossible_proposals_are_refused(base: Path, proposal: dict, message: str) -> None:

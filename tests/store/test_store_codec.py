@@ -55,6 +55,35 @@ def results(draw) -> BatchResult:
     )
 
 
+def test_columns_that_were_not_scored_come_back_as_nan_and_nothing_else_does():
+    batch = Batch(prompt_id="p0", component=3, index=2, round=1, size=3, seed=5, components=(0, 3))
+    full = kit.result(replace(batch, component=1))
+    log_q = np.full((3, 5), np.nan)
+    log_q[:, [0, 3]] = full.log_q
+    log_q[1, 3] = -np.inf
+    record = replace(full, batch=batch, log_q=log_q)
+    back = through_text(record)
+    assert isinstance(back, BatchResult) and back.batch == batch
+    assert np.array_equal(back.log_q, log_q, equal_nan=True) and draws_crc(back) == draws_crc(record)
+    for place, value in (((0, 1), -3.0), ((0, 0), np.nan), ((2, 4), -np.inf), ((0, 3), np.inf)):
+        wrong = log_q.copy()
+        wrong[place] = value
+        with pytest.raises(StoreError, match="not logged"):
+            encode(replace(record, log_q=wrong))
+    with pytest.raises(StoreError, match="NaN"):
+        encode(replace(record, batch=replace(batch, components=None)))
+
+
+def test_a_plan_of_some_components_and_one_of_all_are_told_apart():
+    some = PromptPlan(prompt_id="p0", counts=(3, 0, 3), mass=0.5, final=False, components=(0, 2))
+    every = PromptPlan(prompt_id="p1", counts=(3, 3, 0), mass=0.0, final=False)
+    batch = Batch(prompt_id="p0", component=2, index=0, round=1, size=3, seed=5, components=(0, 2))
+    plan = RoundPlan(round=1, prompts=(some, every), batches=(batch, replace(batch, components=None)))
+    assert through_text(plan) == plan
+    failure = BatchFailure(batch=batch, reason="no")
+    assert through_text(failure) == failure
+
+
 def through_text(record):
     """Encode, write as a line of the log, read as the log does."""
     line = encode_line(*encode(record))

@@ -81,8 +81,11 @@ def test_all_differences_are_listed_with_both_values(tmp_path):
 
 def test_a_changed_prompt_refuses_and_a_changed_label_does_not(tmp_path):
     RunStore.open(tmp_path, kit.manifest()).close()
-    labelled = [replace(p, category="new", group="g") for p in kit.prompts()]
+    labelled = [replace(p, category="new") for p in kit.prompts()]
     RunStore.open(tmp_path, make_manifest(kit.config(), labelled)).close()
+    with pytest.raises(StoreError, match=r"prompts\.digest"):
+        grouped = [replace(p, group="g") for p in kit.prompts()]
+        RunStore.open(tmp_path, make_manifest(kit.config(), grouped))
     changed: list[Prompt] = [
         kit.prompts()[0],
         replace(kit.prompts()[1], messages=({"role": "user", "content": "new"},)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import shutil
 import socket
 import threading
@@ -70,6 +71,80 @@ def test_one_run_with_everything(base, capfd):
     assert list((base / "elsewhere").iterdir()) == []
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""
+
+
+SEARCH = {
+    "search_draws": 40,
+    "keep": 2,
+    "cells": [
+        {"name": f"a-layers{i}-mix{m:g}", "proposal": "a", "values": {"layers": [i], "mix": m}}
+        for i in (3, 4)
+        for m in (0.5, 1.0)
+    ],
+    "pools": [
+        {
+            "pool": "group weapons: a/b",
+            "prompts": ["p0", "p1"],
+            "searched": ["p0"],
+            "basis": "own",
+            "hits": 7,
+            "ess": 5.5,
+            "chosen": {"target": 0.2, "a-layers3-mix1": 0.8},
+            "gain": 6.25,
+            "held_out": [0.0, 6.0],
+            "surface": [{"component": "target", "hits": 0, "cross_entropy": 9.5, "gain": 0.0}]
+            + [
+                {"component": f"a-layers{i}-mix{m}", "hits": 1, "cross_entropy": None, "gain": 2.0}
+                for i in (3, 4)
+                for m in (0.5, 1)
+            ],
+        },
+        {"pool": "all", "prompts": ["p2"], "searched": [], "basis": "none", "hits": 0, "ess": 0.0,
+         "chosen": {"target": 0.2, "a-layers4-mix1": 0.8}, "gain": None, "held_out": [], "surface": []},
+    ],
+}  # fmt: skip
+
+
+def test_a_search_is_one_child_run_whose_surface_is_an_artifact(base, tmp_path):
+    config, folder, warnings = make_config(base, "sqlite:///mlflow.db"), make_folder(base), []
+    ended = outcome()
+    ended.search = SEARCH
+    for _ in range(2):  # the second time as a resumed audit
+        with open_tracker(config, folder, warn=warnings.append) as tracker:
+            tracker.round_finished(state(0), [estimate("a")])
+            tracker.finished(ended)
+    assert warnings == []
+    client = MlflowClient(tracking_uri=f"sqlite:///{base}/mlflow.db")
+    experiment = client.get_experiment_by_name("exp")
+    assert experiment is not None
+    parent = (folder / ID_FILE).read_text().strip()
+    runs = {r.info.run_id: r for r in client.search_runs([experiment.experiment_id])}
+    (child_id,) = set(runs) - {parent}
+    child = runs[child_id]
+    assert child.data.tags["mlflow.parentRunId"] == parent and child.info.status == "FINISHED"
+    assert child.info.run_name == "t1 search"
+    assert child.data.params == {
+        "search_draws": "40",
+        "keep": "2",
+        "cells": "4",
+        "grid.a.layers": "[[3], [4]]",
+        "grid.a.mix": "[0.5, 1.0]",
+    }
+    assert child.data.metrics == {
+        "group weapons_ a/b/hits": 7.0,
+        "group weapons_ a/b/ess": 5.5,
+        "group weapons_ a/b/gain": 6.25,
+        "gain_median": 6.25,
+        "pools": 2.0,
+        "prompts_without_hits": 1.0,
+    }
+    assert {a.path for a in client.list_artifacts(child_id)} == {"search.json", "surface.csv"}
+    whole = client.download_artifacts(child_id, "search.json", str(tmp_path))
+    assert json.loads(Path(whole).read_text()) == SEARCH
+    lines = Path(client.download_artifacts(child_id, "surface.csv", str(tmp_path))).read_text().splitlines()
+    assert lines[0] == "pool,component,hits,cross_entropy,gain" and len(lines) == 6
+    assert lines[2] == "group weapons: a/b,a-layers3-mix0.5,1,,2.0"
+    assert list((base / "elsewhere").iterdir()) == []
 
 
 def test_resume_continues_the_run_with_one_point_a_round(base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from trackingkit import estimate, outcome, state
@@ -22,12 +23,16 @@ class Server:
         self.points: list[int] = []
         self.ended: list[tuple[str, dict[str, float]]] = []
         self.threads: set[str] = set()
+        self.searches: list[dict[str, Any]] = []
 
     def begin(self) -> None:
         self.threads.add(threading.current_thread().name)
         self.begun.set()
         if self.hang:
             self.release.wait(30)
+
+    def log_search(self, record: dict[str, Any]) -> None:
+        self.searches.append(record)
 
     def log_rounds(self, rounds: dict[int, dict[str, float]]) -> None:
         if self.fail:
@@ -37,6 +42,20 @@ class Server:
 
     def end(self, ending: str, totals: dict[str, float]) -> None:
         self.ended.append((ending, totals))
+
+
+def test_a_search_is_sent_once_whatever_fails_before_it():
+    server, warnings = Server(fail=1), []
+    ended = outcome()
+    ended.search = {"pools": []}
+    with ThreadedTracker(server, warn=warnings.append) as tracker:
+        tracker.round_finished(state(0), [estimate()])
+        deadline = time.monotonic() + 20
+        while not warnings and time.monotonic() < deadline:
+            time.sleep(0.01)
+        tracker.finished(ended)
+    assert server.points == [0] and server.searches == [{"pools": []}]
+    assert server.ended[0][0] == "FINISHED" and len(warnings) == 1
 
 
 def test_all_rounds_in_order_and_the_end():

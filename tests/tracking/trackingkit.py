@@ -40,7 +40,8 @@ def state(round_: int) -> Any:
 
 def outcome() -> Any:
     return SimpleNamespace(
-        totals={"draws": 20, "mean_weight": {"value": 1.01, "se": None}, "objective": "relative"}
+        totals={"draws": 20, "mean_weight": {"value": 1.01, "se": None}, "objective": "relative"},
+        search=None,
     )
 
 

@@ -102,11 +102,14 @@ class TableLaws:
         finished = np.array([row[-1] == STOP for row in tokens])
         return Samples(tokens, log_prob(table[None], padded)[:, 0], finished)
 
-    def log_prob(self, prompt: Prompt, tokens: Sequence[np.ndarray]) -> np.ndarray:
+    def log_prob(
+        self, prompt: Prompt, tokens: Sequence[np.ndarray], components: Sequence[int] | None = None
+    ) -> np.ndarray:
         padded = np.zeros((len(tokens), self.length), dtype=np.int64)
         for i, row in enumerate(tokens):
             padded[i, : len(row)] = row
-        return log_prob(self.tables(prompt), padded)
+        tables = self.tables(prompt)
+        return log_prob(tables if components is None else tables[list(components)], padded)
 
     def texts(self, tokens: Sequence[np.ndarray]) -> list[str]:
         return [" ".join(self.words[w] for w in row if w != STOP) for row in tokens]

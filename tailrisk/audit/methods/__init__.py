@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tailrisk.audit import planner
-from tailrisk.audit.methods import paper
+from tailrisk.audit.methods import paper, search
 from tailrisk.audit.state import AuditState
 from tailrisk.records import RoundPlan
 
 METHODS: dict[str, Callable[[AuditState], RoundPlan | None]] = {
     "mixture": planner.plan_round,
     "paper": paper.plan_round,
+    "search": search.plan_round,
 }
 
 
