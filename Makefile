@@ -44,8 +44,8 @@ audit: setup ## the embedded audit of examples/quickstart: table, report, MLflow
 report: setup ## write the report of RUN (default runs/quickstart) again
 	@$(BIN)/tailrisk report $(RUN)
 
-test: setup ## all tests
-	$(BIN)/python -m pytest
+test: setup ## all tests, on two cores or more where there are so many
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 check: setup ## format, lint, types
 	$(BIN)/ruff format --check .
