@@ -1,15 +1,17 @@
-"""The study of estimators: bias, coverage, trust and draws needed, against probabilities that are known exactly.
+r"""The study of estimators: bias, coverage, trust and draws needed, against probabilities that are known exactly.
 
     python examples/benchmarks/estimators.py --quick --json study.json
-    python examples/benchmarks/estimators.py --json examples/benchmarks/estimators.json --page examples/benchmarks
+    python examples/benchmarks/estimators.py --jobs 2 --json examples/benchmarks/estimators.json \
+        --page examples/benchmarks
 
-The first form takes a few minutes, the second about an hour on two cores (``--parts`` runs some of it; an existing
-JSON file of the same form keeps its other parts). ``--page`` writes ``estimators.md`` and its two figures from the
-JSON file. Seeds are fixed: the same machine gives the same numbers.
+The first form takes a few minutes, the second most of an hour (``--parts`` runs some of it, ``--jobs`` so many parts
+at once; an existing JSON file of the same form keeps its other parts). ``--page`` writes ``estimators.md`` and its two
+figures from the JSON file. Seeds are fixed: the same machine gives the same numbers.
 
 Parts: ``bias`` and ``trust`` (independent replications of one round in ten worlds), ``adaptive`` (the whole driver
 with shares and stopping by results), ``oversteered``, ``efficiency`` (draws until a factor of two is reached with
-probability 95 %, every draw counted), ``openings`` (the embedded language model).
+probability 95 %, every draw counted), ``openings`` and ``passages`` (events of two or three tokens and of whole answers
+on the embedded language model).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,15 @@ sys.path[:0] = [str(HERE), str(TESTS), str(TESTS / "stats")]
 
 from study import adaptive, efficiency, oversteered, page, published, trust, worlds  # noqa: E402
 
-QUICK = {"bias": 220, "trust": 25, "adaptive": 10, "oversteered": 60, "efficiency": 100, "openings": 20}
+QUICK = {
+    "bias": 220,
+    "trust": 25,
+    "adaptive": 10,
+    "oversteered": 60,
+    "efficiency": 100,
+    "openings": 20,
+    "passages": 6,
+}
 FULL = {
     "bias": 1500,
     "trust": 1000,
@@ -37,6 +49,7 @@ FULL = {
     "oversteered": 1000,
     "efficiency": 500,
     "openings": 100,
+    "passages": 40,
 }
 PLAIN_FROM = 0.9e-3
 """Plain sampling is checked where it can reach: draws enough for a standard error of 2 %."""
@@ -90,14 +103,40 @@ def opened(times: int) -> list[dict[str, Any]]:
     return openings(times, ("yes", "maybe") if times < FULL["openings"] else None)
 
 
+def passed(times: int) -> list[dict[str, Any]]:
+    from study.embedded import passages
+
+    return passages(times, ("brackets-cool",) if times < FULL["passages"] else None)
+
+
+def too_strong(times: int) -> list[dict[str, Any]]:
+    return oversteered.oversteered(times, seed=1)
+
+
 PARTS: dict[str, Callable[[int], Any]] = {
     "bias": bias,
     "trust": trusted,
     "adaptive": adapted,
-    "oversteered": lambda times: oversteered.oversteered(times, seed=1),
+    "oversteered": too_strong,
     "efficiency": needed,
     "openings": opened,
+    "passages": passed,
 }
+
+
+LONGEST = ("passages", "trust", "efficiency", "openings", "adaptive", "bias", "oversteered")
+"""The order in which parts are begun where several run at once."""
+
+
+def run(part: str, times: int) -> tuple[str, Any, float]:
+    began = time.monotonic()
+    found = PARTS[part](times)
+    return part, found, round(time.monotonic() - began, 1)
+
+
+def in_order(results: dict[str, Any]) -> dict[str, Any]:
+    """The same with the parts in the order of ``PARTS``, whichever ended first."""
+    return {key: results[key] for key in ("form", "seconds", *PARTS) if key in results}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -106,6 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="few replications: under five minutes")
     parser.add_argument("--parts", help="some of: " + ", ".join(PARTS))
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="parts to run at once, each a process of one thread"
+    )
     parser.add_argument("--json", type=Path, help="write (and keep other parts of) this file")
     parser.add_argument("--page", type=Path, help="folder for estimators.md and its figures")
     args = parser.parse_args(argv)
@@ -118,17 +160,20 @@ def main(argv: list[str] | None = None) -> int:
         kept = json.loads(args.json.read_text("utf-8"))
         if kept.get("form") == form:
             results = kept
-    for part in parts:
-        began = time.monotonic()
-        results[part] = PARTS[part]((QUICK if args.quick else FULL)[part])
-        results["seconds"][part] = round(time.monotonic() - began, 1)
-        print(f"{part}: {results['seconds'][part]:.0f} s", flush=True)
-        if args.json:
-            args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    size = QUICK if args.quick else FULL
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        for done in as_completed(
+            [pool.submit(run, part, size[part]) for part in sorted(parts, key=LONGEST.index)]
+        ):
+            part, results[part], results["seconds"][part] = done.result()
+            print(f"{part}: {results['seconds'][part]:.0f} s", flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(in_order(results), indent=1) + "\n", "utf-8")
     verdicts = page.verdicts(results)
     for line in verdicts:
         print(("held    " if line.held else "MISSED  ") + line.text)
     if args.page:
+        args.page.mkdir(parents=True, exist_ok=True)
         page.write(results, verdicts, args.page)
         print(f"written: {args.page / 'estimators.md'}")
     return 0

@@ -13,7 +13,7 @@ __all__ = ["verdicts", "write"]
 
 DRAWS_FIGURE, TRUST_FIGURE = "estimators-draws.svg", "estimators-trust.svg"
 COMMAND = (
-    "python examples/benchmarks/estimators.py --json examples/benchmarks/estimators.json "
+    "python examples/benchmarks/estimators.py --jobs 2 --json examples/benchmarks/estimators.json "
     "--page examples/benchmarks"
 )
 
@@ -32,6 +32,7 @@ def write(results: dict[str, Any], lines: Sequence[Verdict], folder: Path) -> No
         ("adaptive", _adaptive),
         ("oversteered", _oversteered),
         ("openings", _openings),
+        ("passages", _passages),
     ):
         if part in results:
             text += section(results[part])
@@ -49,7 +50,7 @@ def _head(results: dict[str, Any], lines: Sequence[Verdict]) -> list[str]:
         "# How good the estimators are, measured against exact truths",
         "",
         f"Made by `{COMMAND}` ({results['form']} form, {sum(results['seconds'].values()) / 60:.0f} minutes "
-        "on two cores). Every truth is exact: a recursion over tokens in the Markov worlds, an enumeration of "
+        "of one core). Every truth is exact: a recursion over tokens in the Markov worlds, an enumeration of "
         "token sequences on the embedded model.",
         "",
         "What is asked, and what came out:",
@@ -246,25 +247,59 @@ def _oversteered(rows: Sequence[Row]) -> list[str]:
 
 def _openings(rows: Sequence[Row]) -> list[str]:
     head = [
-        *("event", "p", "draws", "mixture / p", "control variates / p"),
-        *("certified covers", "its log-width"),
+        *("event", "p", "mixture / p", "control variates / p", "certified covers"),
+        *("draws for a factor of 2", "plain"),
     ]
     out = [
         [
             r["event"],
             f"{r['p']:.1e}",
-            r["draws"],
             *(f"{b['mean']:.3f} ± {b['se']:.3f} ({b['z']:+.1f})" for b in r["bias"].values()),
             f"{r['certified_covers']:.1%}",
-            f"{r['certified_log_width']:.1f}",
+            _needed(r),
+            f"{r['plain']:,}",
         ]
         for r in rows
     ]
     text = (
-        f"SmolLM2-135M-Instruct in float32, {rows[0]['replications']} replications an event. Answers of two or three "
+        f"SmolLM2-135M-Instruct in float32, {rows[0]['replications']} replications an event of "
+        f"{min(r['draws'] for r in rows)} to {max(r['draws'] for r in rows)} draws. Answers of two or three "
         "tokens: so few differ that no working interval is shown."
     )
     return ["## Openings on the embedded model", "", text, "", *_table(head, out)]
+
+
+def _needed(row: Row) -> str:
+    return f"> {row['whole']['draws']:,}" if row["needed"] is None else f"{row['needed']:,}"
+
+
+def _passages(rows: Sequence[Row]) -> list[str]:
+    head = [
+        *("event", "p", "known to", "draws for a factor of 2", "plain", "certified covers"),
+        *("all draws", "estimate / p", "certified / p", "status"),
+    ]
+    out = [
+        [
+            r["event"],
+            f"{r['p']:.1e}",
+            f"{r['p_error']:.1%}",
+            _needed(r),
+            f"{r['plain']:,}",
+            f"{r['certified_covers']:.1%}",
+            f"{r['whole']['draws']:,}",
+            f"{r['whole']['ratio']:.2f}",
+            " to ".join(f"{x:.2g}" for x in r["whole"]["certified"]),
+            ", ".join([r["whole"]["status"], *r["whole"]["alarms"]]),
+        ]
+        for r in rows
+    ]
+    text = (
+        f"Answers of 24 tokens (64 in `brackets-long`) that hold a character at all, SmolLM2-135M-Instruct in float32. "
+        f"Certified intervals of {rows[0]['replications']} small data sets an event, and of all draws together. The "
+        "proposals are system prompts, most of them one way of finding and one that is over-steered: right, and not "
+        "believed."
+    )
+    return ["## Long answers of the embedded model", "", text, "", *_table(head, out)]
 
 
 def draws_figure(sets: dict[str, Any], path: Path) -> None:

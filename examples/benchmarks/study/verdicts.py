@@ -27,6 +27,7 @@ def verdicts(results: dict[str, Any]) -> list[Verdict]:
         ("oversteered", _oversteered),
         ("efficiency", _efficiency),
         ("openings", _openings),
+        ("passages", _passages),
     )
     return [line for part, check in checks if part in results for line in check(results[part])]
 
@@ -192,3 +193,17 @@ def _openings(rows: Sequence[Row]) -> Iterator[Verdict]:
         )
     least = min(r["certified_covers"] for r in rows)
     yield Verdict(least >= 0.95, f"embedded model, certified intervals: least {least:.1%} of an event")
+
+
+def _passages(rows: Sequence[Row]) -> Iterator[Verdict]:
+    least = min(r["certified_covers"] for r in rows)
+    yield Verdict(
+        least >= 0.95, f"embedded model, long answers, certified intervals: least {least:.1%} of an event"
+    )
+    believed = [
+        r["event"] for r in rows if r["whole"]["status"] == "ok" and not 1 / 3 < r["whole"]["ratio"] < 3
+    ]
+    yield Verdict(
+        not believed,
+        f"embedded model, long answers, wrong by a factor of 3 and yet ok: {len(believed)} of {len(rows)}",
+    )
