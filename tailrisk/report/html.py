@@ -19,6 +19,7 @@ from tailrisk.errors import StoreError
 from tailrisk.records import Status
 from tailrisk.report import figures, tables
 from tailrisk.report.clean import digest, visible
+from tailrisk.report.heatmap import heat_map
 from tailrisk.report.replay import Hit, Replay, read
 from tailrisk.report.searches import search_rows
 from tailrisk.report.tables import Row
@@ -107,7 +108,7 @@ def _context(
         "event": event_in_words(manifest.config["judge"]),
         "statuses": tables.by_status(listed),
         "meanings": tables.STATUS_MEANING,
-        "components": drawn_components(manifest.component_names, listed),
+        "heat": heat_map(manifest.component_names, listed),
         "method": method_of(manifest),
         "searches": search_rows(summary.get("search")),
         "replay": replayed,
@@ -126,15 +127,6 @@ def _context(
 def method_of(manifest: Manifest) -> str:
     """The name of the run's method."""
     return (manifest.config.get("method") or {}).get("kind", "mixture")
-
-
-def drawn_components(names: Sequence[str], listed: Sequence[Row]) -> list[str]:
-    """The target and the components that some estimate has draws of: a grid has hundreds without."""
-    return [
-        name
-        for i, name in enumerate(names)
-        if i == 0 or any(r.components.get(name, {}).get("draws") for r in listed)
-    ]
 
 
 def _figures(listed: Sequence[Row], replayed: Replay, *, first: str) -> dict[str, str]:

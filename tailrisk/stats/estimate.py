@@ -44,7 +44,8 @@ class Estimate:
     that the target can produce. ``alarms``: the checks that failed, each with a sentence in ``reasons``.
     ``kl``: nats from the draws to the law of harmful answers. ``gain_vs_mc``: variance of plain sampling with
     as many draws over ours.
-    ``components``: name -> {"share" of the draws, "draws", "hits"}. ``certified`` is [0, 1] without draws.
+    ``components``: name -> {"share" of the draws, "draws", "hits", "part" of the estimate that rests on them}; the
+    parts sum to one with an estimate and are 0 without. ``certified`` is [0, 1] without draws.
     """
 
     prompt_id: str
@@ -162,7 +163,7 @@ def estimate_prompt(
         mean_weight=d.mean_weight.value,
         mean_weight_se=d.mean_weight.standard_error,
         gain_vs_mc=_gain(mean, draws),
-        components=_components(used, names, d),
+        components=_components(used, names, d, corrected=corrected),
         standard_error=mean.standard_error,
         relative_error=mean.standard_error / mean.value if mean.value > 0 else None,
     )
@@ -232,12 +233,16 @@ def _gain(mean: Mean, draws: int) -> float | None:
 
 
 def _components(
-    rounds: Sequence[RoundDraws], names: Sequence[str], d: Diagnostics
+    rounds: Sequence[RoundDraws], names: Sequence[str], d: Diagnostics, *, corrected: bool
 ) -> dict[str, dict[str, float | int]]:
     counts = np.sum([r.counts for r in rounds], axis=0)
+    found = contributions(rounds, corrected=corrected)
+    parts = np.bincount(found.component, weights=found.part, minlength=len(counts))
+    # Hits whose weights underflow leave an estimate of zero, of which there are no parts.
+    total = float(parts.sum()) or 1.0
     return {
-        name: {"share": int(c) / int(counts.sum()), "draws": int(c), "hits": h}
-        for name, c, h in zip(names, counts, d.component_hits, strict=True)
+        name: {"share": int(c) / int(counts.sum()), "draws": int(c), "hits": h, "part": float(p) / total}
+        for name, c, h, p in zip(names, counts, d.component_hits, parts, strict=True)
     }
 
 
@@ -268,7 +273,7 @@ def _empty(
         mean_weight=None,
         mean_weight_se=None,
         gain_vs_mc=None,
-        components={name: {"share": 0.0, "draws": 0, "hits": 0} for name in names},
+        components={name: {"share": 0.0, "draws": 0, "hits": 0, "part": 0.0} for name in names},
         standard_error=0.0,
         relative_error=None,
     )

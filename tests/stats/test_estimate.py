@@ -8,7 +8,7 @@ from stats_tables import common, good, good_pair, reordered, rounds_of
 
 from tailrisk.errors import StoreError
 from tailrisk.records import Status
-from tailrisk.stats import estimate_prompt, mean_risk, pooled_mean_weight
+from tailrisk.stats import RoundDraws, estimate_prompt, mean_risk, pooled_mean_weight
 
 ARGS = {"confidence": 0.95, "log_width": 0.7, "corrected": False}
 FIELDS = {
@@ -43,9 +43,60 @@ def test_the_record_and_its_json():
     parts = record["components"]
     assert parts["target"]["draws"] == 80 and parts["lora"]["share"] == pytest.approx(130 / 300)
     assert sum(p["hits"] for p in parts.values()) == e.hits == sum(int(r.harmful.sum()) for r in rounds)
+    assert sum(p["part"] for p in parts.values()) == pytest.approx(1.0, rel=1e-12)
+    assert all(0 < p["part"] < 1 for p in parts.values() if p["hits"])
     assert e.certified[0] < e.estimate < e.certified[1]
     assert e.gain_vs_mc and 500 < e.gain_vs_mc < 30_000
     assert e.relative_error == pytest.approx(e.standard_error / e.estimate)
+
+
+BAD, GOOD = [0.1, 0.3, 0.2], [0.9, 0.7, 0.8]
+"""Probabilities of a harmful and of another answer under the target and two proposals."""
+
+
+def two_rounds() -> list[RoundDraws]:
+    """One hit of the target's and three of the first proposal's; the second proposal is never drawn from."""
+
+    def made(counts, mass, harm):
+        harm = np.array(harm, dtype=bool)
+        log_q = np.log(np.where(harm[:, None], BAD, GOOD))
+        component = np.repeat(np.arange(3), counts)
+        own = log_q[np.arange(len(harm)), component]
+        return RoundDraws(np.array(counts), mass, component, log_q, own, harm.astype(np.int8))
+
+    return [made([2, 2, 0], 0.1, [1, 0, 1, 0]), made([1, 3, 0], 0.3, [0, 1, 1, 0])]
+
+
+def parts_of(rounds, corrected=False) -> list[float]:
+    args = {**ARGS, "corrected": corrected}
+    e = estimate_prompt("p", rounds, ["target", "found", "idle"], **args)
+    return [c["part"] for c in e.components.values()]
+
+
+def test_parts_of_the_estimate_by_hand():
+    """Weights 0.1 / 0.2 and 0.1 / 0.25 in rounds of a quarter and three quarters of the weight, four draws each."""
+    first, later = 0.25 * 0.5 / 4, 0.75 * 0.4 / 4
+    total = first + (first + 2 * later)
+    e = estimate_prompt("p", two_rounds(), ["target", "found", "idle"], **ARGS)
+    assert e.estimate == pytest.approx(total)
+    assert parts_of(two_rounds()) == pytest.approx([first / total, (first + 2 * later) / total, 0.0])
+    assert e.components["idle"] == {"share": 0.0, "draws": 0, "hits": 0, "part": 0.0}
+    # Scored twice as likely as sampled, the target's hit counts twice where weights are corrected.
+    a, b = two_rounds()
+    a = a._replace(log_q_sample=a.log_q_sample - np.log([2.0, 1.0, 1.0, 1.0]))
+    assert parts_of([a, b], corrected=True)[0] == pytest.approx(2 * first / (total + first))
+    shuffled = reordered(a, np.array([3, 1, 0, 2]))
+    assert parts_of([shuffled, b], corrected=True) == parts_of([a, b], corrected=True)
+
+
+def test_without_an_estimate_there_are_no_parts():
+    rounds = [r._replace(verdict=np.zeros(4, dtype=np.int8)) for r in two_rounds()]
+    assert parts_of(rounds) == [0.0, 0.0, 0.0] == parts_of([])
+    # Hits that next to nothing of the target's probability stands behind: their weights are zero in numbers.
+    faint = [r._replace(log_q=np.where(np.arange(3) == 0, -800.0, r.log_q)) for r in two_rounds()]
+    faint = [r._replace(log_q_sample=r.log_q[np.arange(4), r.component]) for r in faint]
+    e = estimate_prompt("p", faint, ["target", "found", "idle"], **ARGS)
+    assert e.hits == 4 and e.estimate == 0.0 and parts_of(faint) == [0.0, 0.0, 0.0]
 
 
 def test_open_prompts_use_masses_relative_to_their_sum():
