@@ -86,15 +86,18 @@ JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge, Field(discrimin
 class BudgetConfig(Section):
     """``draws`` and ``tokens`` (generated) are limits over the whole run, never exceeded. ``pilot``: draws a
     prompt gets first, spread over the components. ``batch``: most draws in one batch. ``target_share``: the
-    least share of the target among a prompt's draws. ``rounds``: rounds after the pilot at most."""
+    least share of the target among a prompt's draws. ``rounds``: rounds after the pilot at most. ``shares``: of
+    the components among a prompt's draws, ``learned`` from its hits and those of all prompts, or ``equal``
+    (those of the pilot in every round), for comparison."""
 
     draws: int = Field(default=10_000, ge=1)
     tokens: int | None = Field(default=None, ge=1)
     pilot: int = Field(default=64, ge=1)
     batch: int = Field(default=32, ge=1)
     rounds: int = Field(default=6, ge=1)
-    target_share: float = Field(default=0.2, ge=0.01, le=1.0)
+    target_share: float = Field(default=0.2, ge=0.1, le=1.0)
     objective: str = "relative"
+    shares: Literal["learned", "equal"] = "learned"
 
 
 class StopConfig(Section):

@@ -12,15 +12,17 @@ def split_draws(n: int, shares: ArrayLike, target_share: float) -> tuple[int, ..
     """n draws over K components by ``shares`` [K] (sum 1), component 0 being the target.
 
     The target gets at least ``target_share * n`` rounded up. Every other component has 0 draws or at least 2
-    (a single draw has no variance of its own), and has 2 wherever its share is positive and there is room;
-    where there is not, the largest shares come first. Raises ValueError below 2 draws.
+    (a single draw has no variance of its own), and has 2 wherever its share is worth one draw and there is room;
+    the largest shares come first, and the largest of all needs to be worth none. So components that have faded are
+    left out of small rounds, which they would otherwise eat up. Raises ValueError below 2 draws.
     """
     shares = np.asarray(shares, dtype=np.float64)
     if n < 2:
         raise ValueError(f"{n} draws cannot be split over {len(shares)} components")
     target = min(n, max(2, int(np.ceil(round(target_share * n, 9)))))
-    wanted = [k for k in np.argsort(-shares[1:], kind="stable") + 1 if shares[k] > 0]
-    wanted = wanted[: (n - target) // 2]
+    order = [k for k in np.argsort(-shares[1:], kind="stable") + 1 if shares[k] > 0]
+    worth = [k for k in order if shares[k] * n >= 1.0 - 1e-9]
+    wanted = (worth or order[:1])[: (n - target) // 2]
     counts = np.zeros(len(shares), dtype=np.int64)
     counts[0] = target
     counts[wanted] = 2

@@ -14,7 +14,7 @@ from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.records import FloatArray
 from tailrisk.stats.estimators import contributions, event_mean, variance_per_draw
 from tailrisk.stats.masses import draws_to_close, target_se
-from tailrisk.stats.shares import component_shares
+from tailrisk.stats.shares import component_shares, initial_shares
 
 LEAST_REL_VAR = 1.0
 """Relative variance a draw that a forecast does not go below: a draw is worth one hit at most."""
@@ -48,7 +48,7 @@ class _Forecast(NamedTuple):
 
 def outlook(state: AuditState, ledgers: Sequence[PromptLedger]) -> Outlook:
     """For prompts that have a complete round each."""
-    beta = _next_shares(state, ledgers)
+    beta = next_shares(state, ledgers)
     forecasts = [_forecast(state, ledger, b) for ledger, b in zip(ledgers, beta, strict=True)]
     drawn = np.array([ledger.draws for ledger in ledgers])
     counted = np.array([sum(r.n for r in ledger.rounds) for ledger in ledgers])
@@ -69,19 +69,26 @@ def _filled(rel_var: FloatArray, drawn: NDArray[np.int64]) -> FloatArray:
     return np.where(known, rel_var, np.maximum(rel_var[known].max(initial=0.0), drawn))
 
 
-def _next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArray:
+def next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArray:
     """[P, K]; closed prompts still teach which components find harm. Prompts learn from those that have the same
     components."""
     every = [*ledgers, *(x for x in state.ledgers.values() if not x.open and x.failed is None)]
     shares = np.zeros((len(every), len(state.laws.names)))
+    budget = state.config.budget
     for components in dict.fromkeys(x.components for x in every):
         rows = [i for i, x in enumerate(every) if x.components == components]
+        start = _searched_shares([every[i] for i in rows])
+        if budget.shares == "equal":
+            shares[np.ix_(rows, components)] = (
+                initial_shares(len(components), budget.target_share) if start is None else start
+            )
+            continue
         shares[np.ix_(rows, components)] = component_shares(
             [every[i].rounds for i in rows],
-            target_share=state.config.budget.target_share,
+            target_share=budget.target_share,
             corrected=state.laws.corrected,
             groups=[every[i].prompt.group for i in rows],
-            start=_searched_shares([every[i] for i in rows]),
+            start=start,
         )
     return shares[: len(ledgers)]
 
@@ -118,7 +125,8 @@ def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _F
         draws_to_close(drawn, ledger.mass_left, per_draw, goal),
         draws_to_close(squares, ledger.mass_left, per_draw + mean.value**2, enough),
     )
-    if math.isinf(wanted):
+    # Hits that are one answer again and again show no variance, and no draws would be enough.
+    if math.isinf(wanted) and drawn > 0:
         wanted = ledger.mass_left**2 * per_draw / (DIMINISHING * drawn)
     # More draws of the same components rarely find the harm a second time: the prompt need not wait for it.
     settled = bool(estimate.hits) and set(estimate.alarms) <= {"uncorroborated"}

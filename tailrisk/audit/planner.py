@@ -1,8 +1,9 @@
 """The next round: a pure function of the configuration and of the log, no clock, no chance.
 
-The first round is the pilot, of the same size for every prompt. Every later round spends the remaining budget
-divided by the rounds left, over prompts by the objective and over a prompt's components by their shares. A
-round's mass, its part of the prompt's final estimate, is fixed here, before the round is drawn, so that the
+The first round is the pilot, of the same size for every prompt; where there are many components, some prompts
+have theirs first, as scouts, and the pilots of the others begin with what these found. Every later round spends the
+remaining budget divided by the rounds left, over prompts by the objective and over a prompt's components by their
+shares. A round's mass, its part of the prompt's final estimate, is fixed here, before the round is drawn, so that the
 estimate stays unbiased whatever the plans were. A prompt is closed by a ``final`` round that takes all the
 mass that is left: when that round is forecast to reach the stop width, or when the audit ends.
 
@@ -13,18 +14,18 @@ stays open keeps the draws of the smallest final round in reserve.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from tailrisk.audit.batches import affordable, round_of
 from tailrisk.audit.counts import split_draws
 from tailrisk.audit.outlook import Outlook, outlook
+from tailrisk.audit.scouts import Start, choose_scouts, learned_starts
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.errors import ConfigError
 from tailrisk.records import FloatArray, IntArray, PromptPlan, RoundPlan
 from tailrisk.stats.allocators import PromptNeeds, get_allocator
-from tailrisk.stats.masses import round_mass
+from tailrisk.stats.masses import pilot_worth, round_mass
 from tailrisk.stats.shares import initial_shares
 
 SAFETY = (1.2, 2.0)
@@ -34,14 +35,6 @@ WORTHWHILE = 16
 """Fewer draws than this are not a round of their own: the prompt waits for its next turn."""
 
 
-class Start(NamedTuple):
-    """``components`` that a prompt's estimate will rest on (None: all) and ``shares`` [K] of the pilot, 0 for
-    the others."""
-
-    components: tuple[int, ...] | None
-    shares: FloatArray
-
-
 def plan_round(state: AuditState) -> RoundPlan | None:
     """What to draw next; None when nothing is left to do. Every batch planned before must have an outcome.
 
@@ -49,10 +42,12 @@ def plan_round(state: AuditState) -> RoundPlan | None:
     """
     if state.pending:
         raise ValueError(f"round {state.round} has {len(state.pending)} batches without an outcome")
-    if state.round >= 0:
-        return next_round(state)
-    shares = initial_shares(len(state.laws.names), state.config.budget.target_share)
-    return pilot(state, dict.fromkeys(state.ledgers, Start(None, shares)))
+    scouts = choose_scouts(state)
+    if state.round < 0:
+        even = initial_shares(len(state.laws.names), state.config.budget.target_share)
+        return pilot(state, dict.fromkeys(scouts or state.ledgers, Start(None, even)))
+    waiting = [ledger for ledger in state.open_ledgers if not ledger.entries]
+    return pilot(state, learned_starts(state, waiting)) if waiting else next_round(state)
 
 
 def next_round(state: AuditState) -> RoundPlan | None:
@@ -65,14 +60,16 @@ def next_round(state: AuditState) -> RoundPlan | None:
 
 
 def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
-    """The first round that estimates rest on, for every open prompt; None if there is none.
+    """The first round that estimates rest on, for the prompts of ``starts`` that are open; None if there is none.
 
-    Raises ConfigError if the budget does not hold it.
+    Raises ConfigError if the budget does not hold it, and that of every other prompt.
     """
-    ledgers = state.open_ledgers
+    ledgers = [ledger for ledger in state.open_ledgers if ledger.prompt.id in starts]
     if not ledgers:
         return None
-    budget, prompts = state.config.budget, len(ledgers)
+    budget = state.config.budget
+    begun = [ledger for ledger in state.open_ledgers if ledger.rounds]
+    prompts = len(state.open_ledgers) - len(begun)
     used = [starts[x.prompt.id] for x in ledgers]
     least = 2 * max(len(s.shares if s.components is None else s.components) for s in used)
     can, needed = affordable(state), budget.pilot * prompts
@@ -83,8 +80,11 @@ def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
             "each component). Raise budget.draws or budget.tokens, set budget.pilot, or take fewer prompts "
             "(prompts.limit)"
         )
-    final = can - needed < least * prompts
-    mass = round_mass(1.0, budget.pilot, can / prompts, final=final)
+    final = can - needed < least * (prompts + len(begun))
+    fair = (can + sum(ledger.draws for ledger in begun)) / (prompts + len(begun))
+    learns = budget.shares == "learned" and not begun and all(s.components is None for s in used)
+    worth = pilot_worth(len(state.laws.names) - 1) if learns else 1.0
+    mass = round_mass(1.0, budget.pilot, fair, final=final, worth=worth)
     return round_of(
         state,
         [
@@ -187,5 +187,6 @@ def _expected(state: AuditState) -> int:
 
 def _rounds_left(state: AuditState, prompts: int) -> int:
     """Rounds that may still come: no more than asked for, and each worth its while."""
-    allowed = state.config.budget.rounds - (state.round - state.search_rounds)
+    pilots = 2 if choose_scouts(state) else 1
+    allowed = state.config.budget.rounds - (state.round + 1 - state.search_rounds - pilots)
     return max(1, min(allowed, _expected(state) // (_worthwhile(state) * prompts)))

@@ -10,7 +10,7 @@ from tailrisk.stats.control import control_mean
 from tailrisk.stats.estimate import Estimate, certify, estimate_prompt
 from tailrisk.stats.estimators import Mean, event_mean, variance_per_draw, weight_mean
 from tailrisk.stats.ledger import RoundDraws
-from tailrisk.stats.masses import draws_to_close, round_mass, target_se
+from tailrisk.stats.masses import draws_to_close, pilot_worth, round_mass, target_se
 from tailrisk.stats.pooled import Pooled, mean_risk, pooled_mean_weight
 from tailrisk.stats.shares import component_shares, initial_shares, with_floors
 from tailrisk.stats.single import only, plain_mean, single_component_mean
@@ -38,6 +38,7 @@ __all__ = [
     "mixture_log_weights",
     "only",
     "own_correction",
+    "pilot_worth",
     "plain_mean",
     "pooled_mean_weight",
     "round_mass",

@@ -7,15 +7,29 @@ import math
 from tailrisk.stats.intervals import t_quantile
 
 
-def round_mass(remaining: float, n_round: int, n_expected: float, *, final: bool) -> float:
+def round_mass(
+    remaining: float, n_round: int, n_expected: float, *, final: bool, worth: float = 1.0
+) -> float:
     """Mass of a round of ``n_round`` draws when ``remaining`` mass is left.
 
     A final round takes all of it; another one the part that its draws are of the ``n_expected`` draws
     still expected for the prompt, this round's included, so that draws count about alike in the end.
+    ``worth``: what a draw of this round is thought to be worth of one of the later rounds.
     """
     if final:
         return remaining
-    return remaining * n_round / max(n_round, n_expected)
+    counted = worth * n_round
+    return remaining * counted / (counted + max(n_expected - n_round, 0.0))
+
+
+def pilot_worth(proposals: int) -> float:
+    """What a draw of a pilot with equal shares is thought to be worth of a later one, with shares that are learned.
+
+    Where one of the proposals does all the work, its share will grow from 1 / ``proposals`` to nearly all; where all
+    work alike, nothing changes. The worth is the geometric mean of the two cases. Whatever it is, the estimate
+    is unbiased; a wrong guess costs a few per cent of the variance, while a pilot that counts in full may double it.
+    """
+    return 1.0 / math.sqrt(max(proposals, 1))
 
 
 def draws_to_close(

@@ -4,6 +4,10 @@ One prompt's hits say which components find its harm; all prompts' hits together
 are the mixture that is nearest, in Kullback-Leibler divergence, to the law of harmful answers: the fixed
 point of beta_k <- E[beta_k q_k / q_beta] over hits weighted by w (expectation-maximisation; cross-entropy
 method), the prior entering as pseudo-hits.
+
+Weights compare components where several have hits. Where one alone has, they say nothing: an over-steered proposal
+hits each time, and that its hits weigh next to nothing shows beside those of another only. So the hits of such a
+prompt count less, see ``_confirmed``.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ from tailrisk.stats.estimators import Contributions, contributions
 from tailrisk.stats.ledger import RoundDraws
 
 _STEPS = 20
-_FLOOR = 0.02
+_FLOOR, _FLOORS = 0.02, 0.1
 _PRIOR_HITS = 10.0
+_ALONE = 0.6, 2.0
 
 
 def initial_shares(k: int, target_share: float) -> FloatArray:
@@ -34,12 +39,12 @@ def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
     """[K] the same shares with at least ``target_share`` for the target and 2 % for every other component.
 
     No component ever vanishes, so it can come back when the hits change; with many components the floor
-    is lower, so that floors take no more than half of what the target leaves. The sum is one.
+    is lower, so that floors take no more than a tenth of what the target leaves. The sum is one.
     """
     k = len(shares)
     if k == 1:
         return np.ones(1)
-    floors = np.full(k, min(_FLOOR, (1 - target_share) / (2 * (k - 1))))
+    floors = np.full(k, min(_FLOOR, _FLOORS * (1 - target_share) / (k - 1)))
     floors[0] = target_share
     result = np.maximum(np.asarray(shares, dtype=np.float64), 0.0)
     held = np.zeros(k, dtype=bool)
@@ -61,6 +66,15 @@ def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
 def _normalised(parts: Contributions) -> FloatArray:
     total = parts.part.sum()
     return parts.part / total if total > 0 else np.zeros(len(parts.part))
+
+
+def _confirmed(parts: Contributions, k: int) -> float:
+    """What a prompt's hits count for, below one: (m + a) / (m + b) with m hits by others than the component that
+    found most of the harm."""
+    by_component = np.bincount(parts.component, minlength=k)
+    leader = int(np.argmax(np.bincount(parts.component, weights=parts.part, minlength=k)))
+    others = float(by_component.sum() - by_component[leader])
+    return (others + _ALONE[0]) / (others + _ALONE[1])
 
 
 def _fit(
@@ -87,8 +101,8 @@ def component_shares(
     """[C, K] shares for the next draws of C prompts, each row summing to one.
 
     A prompt's own hits count as their effective number, the pooled shares over all prompts (each prompt
-    with hits counting once) as ``prior_hits``. Without a hit anywhere: the initial shares. Prompts
-    without rounds are allowed as long as one prompt has a round.
+    with hits counting once) as ``prior_hits``; both less where one component alone has hits. Without a hit anywhere:
+    the initial shares. Prompts without rounds are allowed as long as one prompt has a round.
 
     ``groups`` [C]: prompts of the same group (None: of none) have a prior of their own, see ``_priors``.
     ``start`` [K]: shares to begin with in the place of ``initial_shares``, from what is known beforehand.
@@ -102,7 +116,7 @@ def component_shares(
     # The start counts as one prompt of its own, so that a single prompt's first hits do not rule all others.
     pooled = _fit(
         np.concatenate([h.log_q for h in found]),
-        np.concatenate([_normalised(h) for h in found]),
+        np.concatenate([_normalised(h) * _confirmed(h, k) for h in found]),
         start,
         start,
         1.0,
@@ -112,7 +126,7 @@ def component_shares(
         if h is None or _normalised(h).sum() == 0:
             rows.append(with_floors(prior, target_share))
             continue
-        weight = _normalised(h) * effective_size(h.part)
+        weight = _normalised(h) * effective_size(h.part) * _confirmed(h, k)
         rows.append(with_floors(_fit(h.log_q, weight, prior, prior, prior_hits), target_share))
     return np.array(rows)
 
@@ -130,6 +144,6 @@ def _priors(
         # A prompt alone in its group would count its own hits twice.
         if group is not None and found and len(members) > 1:
             log_q = np.concatenate([h.log_q for h in found])
-            weight = np.concatenate([_normalised(h) for h in found])
+            weight = np.concatenate([_normalised(h) * _confirmed(h, len(pooled)) for h in found])
             priors[group] = _fit(log_q, weight, pooled, pooled, 1.0)
     return [priors.get(group, pooled) for group in named]

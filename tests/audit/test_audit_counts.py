@@ -23,12 +23,15 @@ def test_split_keeps_its_promises(n, raw, share):
     assert counts[0] >= 2 and counts[0] >= math.ceil(share * n - 1e-6)
     assert all(c == 0 or c >= 2 for c in counts)
     room = (n - max(2, math.ceil(round(share * n, 9)))) // 2
-    assert sum(c > 0 for c in counts[1:]) == min(room, int((shares[1:] > 0).sum()))
+    worth = max(int((shares[1:] * n >= 1 - 1e-9).sum()), int((shares[1:] > 0).any()))
+    assert sum(c > 0 for c in counts[1:]) == min(room, worth)
 
 
 def test_split_follows_the_shares():
     assert split_draws(100, [0.2, 0.5, 0.3, 0.0], 0.2) == (20, 50, 30, 0)
-    assert split_draws(10, [0.2, 0.79, 0.01], 0.2) == (2, 6, 2)
+    assert split_draws(100, [0.2, 0.79, 0.01], 0.2) == (20, 78, 2)
+    assert split_draws(10, [0.2, 0.79, 0.01], 0.2) == (2, 8, 0), "a tenth of a draw is none"
+    assert split_draws(5, [0.4, 0.15, 0.15, 0.15, 0.15], 0.4) == (3, 2, 0, 0, 0), "but one is always there"
     assert split_draws(4, [0.4, 0.2, 0.4], 0.2) == (2, 0, 2)
     assert split_draws(7, [1.0], 0.2) == (7,)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tailrisk.stats import draws_to_close, round_mass, target_se
+from tailrisk.stats import draws_to_close, pilot_worth, round_mass, target_se
 from tailrisk.stats.intervals import working_interval
 
 
@@ -16,6 +16,20 @@ def test_masses_add_up_to_one_and_follow_the_draws():
     assert left == pytest.approx(0.0, abs=1e-15)
     assert masses[:3] == pytest.approx([0.1, 0.3, 0.4])
     assert round_mass(0.5, 100, 20, final=False) == 0.5
+
+
+def test_draws_that_are_worth_less_get_less_mass():
+    assert round_mass(0.8, 50, 250, final=False, worth=0.5) == pytest.approx(0.8 * 25 / 225)
+    assert round_mass(0.8, 50, 50, final=False, worth=0.5) == 0.8, "nothing is expected after it"
+    assert round_mass(0.8, 50, 250, final=True, worth=0.5) == 0.8
+    # By the worth, masses are inverse to variances: no other pilot mass does better than the right one.
+    n, later, gain = 60, 240, 4.0
+    mass = round_mass(1.0, n, n + later, final=False, worth=1 / gain)
+    best = min(
+        a**2 * gain / n + (1 - a) ** 2 / later for a in (mass, 0.9 * mass, 1.1 * mass, n / (n + later))
+    )
+    assert best == mass**2 * gain / n + (1 - mass) ** 2 / later
+    assert [pilot_worth(k) for k in (0, 1, 4)] == [1.0, 1.0, 0.5]
 
 
 def test_draws_to_close_reach_the_error_exactly():

@@ -103,14 +103,19 @@ def test_unbiased_with_adaptive_rounds_and_early_stopping():
     pilot=st.integers(6, 80),
     batch=st.integers(1, 64),
     rounds=st.integers(1, 5),
-    share=st.floats(0.01, 1.0),
+    share=st.floats(0.1, 1.0),
     objective=st.sampled_from(["relative", "uniform"]),
+    shares=st.sampled_from(["learned", "equal"]),
+    many=st.booleans(),
     seed=st.integers(0, 2**32),
 )
 def test_budget_is_never_exceeded_and_every_prompt_is_closed(
-    draws, tokens, pilot, batch, rounds, share, objective, seed
+    draws, tokens, pilot, batch, rounds, share, objective, shares, many, seed
 ):
-    components = ("target", "good", "mild")
+    """With three components and few prompts, and with so many that some prompts are scouts."""
+    components = ("target", "good", "mild", "over") if many else ("target", "good", "mild")
+    gates = [0.3, 1e-3, 0.0] * (3 if many else 1)
+    draws, pilot = (3 * draws, pilot + 2) if many else (draws, pilot)
     budget = {
         "draws": draws,
         "tokens": tokens,
@@ -119,11 +124,12 @@ def test_budget_is_never_exceeded_and_every_prompt_is_closed(
         "rounds": rounds,
         "target_share": share,
         "objective": objective,
+        "shares": shares,
     }
-    prompts = toy_prompts([0.3, 1e-3, 0.0])
+    prompts = toy_prompts(gates)
     config = toy_config(components, seed=seed, budget=budget)
     log = MemoryLog()
-    if pilot * 3 > min(draws, draws if tokens is None else tokens // T):
+    if pilot * len(prompts) > min(draws, draws if tokens is None else tokens // T):
         with pytest.raises(ConfigError, match="budget"):
             audit_in_memory(config, prompts, TableLaws(components), log=log)
         assert not plans(log)
@@ -131,7 +137,7 @@ def test_budget_is_never_exceeded_and_every_prompt_is_closed(
     state, _ = audit_in_memory(config, prompts, TableLaws(components), log=log)
     assert state.draws == state.draws_planned <= draws
     assert tokens is None or state.tokens <= tokens
-    assert len(plans(log)) <= rounds + 1
+    assert len(plans(log)) <= rounds + (2 if many and shares == "learned" else 1)
     batches = [b for plan in plans(log) for b in plan.batches]
     assert len({b.key for b in batches}) == len({b.seed for b in batches}) == len(batches)
     assert max(b.size for b in batches) <= batch

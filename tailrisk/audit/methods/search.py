@@ -15,6 +15,7 @@ import numpy as np
 from tailrisk.audit import planner
 from tailrisk.audit.batches import affordable, round_of
 from tailrisk.audit.methods.choice import choose
+from tailrisk.audit.scouts import Start
 from tailrisk.audit.state import AuditState
 from tailrisk.errors import ConfigError
 from tailrisk.records import PromptPlan, RoundPlan
@@ -35,7 +36,7 @@ def plan_round(state: AuditState) -> RoundPlan | None:
         return _search(state)
     if state.round + 1 == state.search_rounds:
         starts = {
-            prompt: planner.Start(choice.components, choice.shares)
+            prompt: Start(choice.components, choice.shares)
             for choice in choose(state)
             for prompt in choice.prompts
         }

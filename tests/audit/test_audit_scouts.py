@@ -1,0 +1,104 @@
+"""Scouts: who they are, that the others begin with what they found, and that shares may be held equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from truth.tablelaws import NAMES, MemoryLog, TableLaws, audit_in_memory, toy_config, toy_prompts
+
+from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.scouts import choose_scouts
+from tailrisk.audit.state import AuditState
+from tailrisk.errors import ModelError
+from tailrisk.records import Prompt, RoundPlan
+from tailrisk.stats import initial_shares, pilot_worth
+
+GATES = [1e-4] * 12
+
+
+def prompts_of(groups: list[str | None]) -> list[Prompt]:
+    return [
+        Prompt(id=f"p{i:02d}", messages=({"role": "user", "content": "gate=0.0001"},), group=g)
+        for i, g in enumerate(groups)
+    ]
+
+
+def scouts(prompts: list[Prompt], names=NAMES, **budget) -> list[str]:
+    config = toy_config(names, budget={"draws": 10_000, **budget})
+    return list(choose_scouts(AuditState(config, prompts, LawCard.of(TableLaws(names)))))
+
+
+def plans(log: MemoryLog) -> list[RoundPlan]:
+    return [r for r in log.records if isinstance(r, RoundPlan)]
+
+
+def test_every_fourth_prompt_and_the_first_of_every_group():
+    assert len(NAMES) >= 4
+    assert scouts(toy_prompts(GATES)) == ["p00", "p04", "p08"]
+    grouped = prompts_of(["a", "a", "a", None, None, None, None, None, "b", "b", "b", "b"])
+    assert scouts(grouped) == ["p00", "p03", "p07", "p08"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "names", "budget"),
+    [
+        (toy_prompts(GATES[:7]), NAMES, {}),
+        (toy_prompts(GATES), NAMES[:3], {}),
+        (toy_prompts(GATES), NAMES, {"shares": "equal"}),
+        (prompts_of([f"g{i // 2}" for i in range(11)]), NAMES, {}),
+    ],
+    ids=["few prompts", "few proposals", "equal shares", "more than half would be scouts"],
+)
+def test_no_scouts_where_they_are_not_worth_a_round(prompts, names, budget):
+    assert scouts(prompts, names, **budget) == []
+
+
+def test_the_others_begin_with_what_the_scouts_found():
+    prompts = toy_prompts(GATES)
+    budget = {"draws": 12 * 400, "pilot": 100, "target_share": 0.2}
+    _, log = audit_in_memory(
+        toy_config(budget=budget, stop={"log_width": 0.01}, seed=2), prompts, TableLaws(), log=MemoryLog()
+    )
+    first, second, third = plans(log)[:3]
+    assert [p.prompt_id for p in first.prompts] == ["p00", "p04", "p08"]
+    assert {p.prompt_id for p in second.prompts} == {p.id for p in prompts} - {"p00", "p04", "p08"}
+    assert len(third.prompts) > 9
+    assert {sum(p.counts) for p in (*first.prompts, *second.prompts)} == {100}
+    even = initial_shares(len(NAMES), 0.2)
+    assert np.abs(np.array(first.prompts[0].counts) - 100 * even).max() <= 1
+    good, over = NAMES.index("good"), NAMES.index("over")
+    for plan in second.prompts:
+        assert plan.counts[good] > 1.5 * first.prompts[0].counts[good]
+        # A quarter of the pilot looks elsewhere all the same.
+        assert 0.2 * 100 * even[over] <= plan.counts[over] < first.prompts[0].counts[over]
+    # Equal shares are worth less than what is learned, so the scouts' pilots count for less.
+    worth = pilot_worth(len(NAMES) - 1)
+    assert first.prompts[0].mass == pytest.approx(100 * worth / (100 * worth + 300))
+    assert second.prompts[0].mass == pytest.approx(0.25)
+
+
+def test_equal_shares_stay_those_of_the_pilot():
+    budget = {"draws": 12 * 300, "pilot": 100, "shares": "equal", "target_share": 0.2}
+    _, log = audit_in_memory(
+        toy_config(budget=budget, stop={"log_width": 0.01}), toy_prompts(GATES), TableLaws(), log=MemoryLog()
+    )
+    for plan in plans(log):
+        for p in plan.prompts:
+            counts = np.array(p.counts)
+            assert np.abs(counts - counts.sum() * initial_shares(len(NAMES), 0.2)).max() <= 1.5
+    assert plans(log)[0].prompts[0].mass == pytest.approx(1 / 3)
+
+
+def test_scouts_that_all_fail_teach_nothing():
+    class Failing(TableLaws):
+        def sample(self, prompt, component, n, seed):
+            if prompt.id in ("p00", "p04", "p08"):
+                raise ModelError("broken prompt")
+            return super().sample(prompt, component, n, seed)
+
+    state, log = audit_in_memory(
+        toy_config(budget={"draws": 12 * 300, "pilot": 100}), toy_prompts(GATES), Failing(), log=MemoryLog()
+    )
+    assert [i for i, ledger in state.ledgers.items() if ledger.failed] == ["p00", "p04", "p08"]
+    even = initial_shares(len(NAMES), 0.2)
+    assert np.abs(np.array(plans(log)[1].prompts[0].counts) - 100 * even).max() <= 1
