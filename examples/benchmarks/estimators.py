@@ -10,8 +10,8 @@ figures from the JSON file. Seeds are fixed: the same machine gives the same num
 
 Parts: ``bias`` and ``trust`` (independent replications of one round in ten worlds), ``adaptive`` (the whole driver
 with shares and stopping by results), ``oversteered``, ``efficiency`` (draws until a factor of two is reached with
-probability 95 %, every draw counted), ``openings`` and ``passages`` (events of two or three tokens and of whole answers
-on the embedded language model).
+probability 95 %, every draw counted), ``shares`` (what learned shares save in whole audits), ``openings`` and
+``passages`` (events of two or three tokens and of whole answers on the embedded language model).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TESTS = HERE.parents[1] / "tests"
 # The exact worlds are those of the tests, so that there is one of each.
 sys.path[:0] = [str(HERE), str(TESTS), str(TESTS / "stats")]
 
-from study import adaptive, efficiency, oversteered, page, published, trust, worlds  # noqa: E402
+from study import adaptive, efficiency, oversteered, page, published, shares, trust, worlds  # noqa: E402
 
 QUICK = {
     "bias": 220,
@@ -39,6 +39,7 @@ QUICK = {
     "adaptive": 10,
     "oversteered": 60,
     "efficiency": 100,
+    "shares": 8,
     "openings": 20,
     "passages": 6,
 }
@@ -48,6 +49,7 @@ FULL = {
     "adaptive": 1000,
     "oversteered": 1000,
     "efficiency": 500,
+    "shares": 1000,
     "openings": 100,
     "passages": 40,
 }
@@ -97,6 +99,10 @@ def needed(times: int) -> dict[str, Any]:
     }
 
 
+def learned(times: int) -> list[dict[str, Any]]:
+    return shares.learned(times, ("last",) if times < FULL["shares"] else tuple(shares.PLACES))
+
+
 def opened(times: int) -> list[dict[str, Any]]:
     from study.embedded import openings
 
@@ -119,12 +125,13 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "adaptive": adapted,
     "oversteered": too_strong,
     "efficiency": needed,
+    "shares": learned,
     "openings": opened,
     "passages": passed,
 }
 
 
-LONGEST = ("passages", "trust", "efficiency", "openings", "adaptive", "bias", "oversteered")
+LONGEST = ("passages", "trust", "shares", "efficiency", "openings", "adaptive", "bias", "oversteered")
 """The order in which parts are begun where several run at once."""
 
 

@@ -16,7 +16,14 @@ from truth import gate, markov
 
 from study.published import CELLS, INTENSITIES, SEARCH_DRAWS, SWITCHES, Place, Pool, pool, search
 from study.worlds import counts_of
-from tailrisk.stats import RoundDraws, component_shares, control_mean, event_mean
+from tailrisk.stats import (
+    RoundDraws,
+    component_shares,
+    control_mean,
+    event_mean,
+    pilot_worth,
+    round_mass,
+)
 
 FACTOR, WANTED = 2.0, 0.95
 MOST = 200_000
@@ -68,16 +75,17 @@ def _round(tables: np.ndarray, counts: np.ndarray, mass: float, rng: np.random.G
 
 
 def adaptive(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]:
-    """A pilot, then the rest by the shares its hits suggest, as the driver does; masses by draws."""
+    """A pilot, then the rest by the shares its hits suggest, with the masses that the driver gives them."""
     tables = place.laws(OURS)
     k = len(tables)
     if n < 2 * PILOT:
         return [_round(tables, counts_of(k, n, TARGET_SHARE), 1.0, rng)]
-    pilot = _round(tables, counts_of(k, PILOT, TARGET_SHARE), PILOT / n, rng)
+    mass = round_mass(1.0, PILOT, n, final=False, worth=pilot_worth(k - 1))
+    pilot = _round(tables, counts_of(k, PILOT, TARGET_SHARE), mass, rng)
     shares = component_shares([[pilot]], target_share=TARGET_SHARE, corrected=False)[0]
     counts = np.maximum(np.floor(shares * (n - PILOT)).astype(np.int64), 2)
     counts[int(np.argmax(counts))] += n - PILOT - counts.sum()
-    return [pilot, _round(tables, counts, 1 - PILOT / n, rng)]
+    return [pilot, _round(tables, counts, 1 - mass, rng)]
 
 
 def fixed(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]:

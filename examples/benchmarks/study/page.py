@@ -31,6 +31,7 @@ def write(results: dict[str, Any], lines: Sequence[Verdict], folder: Path) -> No
         ("bias", _bias),
         ("adaptive", _adaptive),
         ("oversteered", _oversteered),
+        ("shares", _shares),
         ("openings", _openings),
         ("passages", _passages),
     ):
@@ -243,6 +244,37 @@ def _oversteered(rows: Sequence[Row]) -> list[str]:
         "",
         *_table(head, out),
     ]
+
+
+def _shares(rows: Sequence[Row]) -> list[str]:
+    head = [
+        "event",
+        "prompts",
+        "equal shares",
+        "learned",
+        "ratio",
+        "mean of estimate / p, learned",
+        "largest |z|",
+    ]
+    out = [
+        [
+            r["event"],
+            r["prompts"],
+            r["equal"]["draws"],
+            r["learned"]["draws"],
+            f"{r['equal']['draws'] / r['learned']['draws']:.2f}",
+            f"{r['learned']['bias_of_all']['mean']:.3f} ± {r['learned']['bias_of_all']['se']:.3f}",
+            f"{max(abs(b['z']) for b in r['learned']['bias']):.1f}",
+        ]
+        for r in rows
+    ]
+    text = (
+        f"Draws a prompt for a factor of two with probability 95 %, whole audits ({rows[0]['replications']} at each "
+        "number shown) of several prompts that learn from one another. Of five proposals one is good; the others are "
+        "mild, over-steered, and two that are blind to most of the harm. Equal shares are those of the pilot in every "
+        "round."
+    )
+    return ["## What learned shares save", "", text, "", *_table(head, out)]
 
 
 def _openings(rows: Sequence[Row]) -> list[str]:

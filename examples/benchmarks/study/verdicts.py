@@ -26,6 +26,7 @@ def verdicts(results: dict[str, Any]) -> list[Verdict]:
         ("adaptive", _adaptive),
         ("oversteered", _oversteered),
         ("efficiency", _efficiency),
+        ("shares", _shares),
         ("openings", _openings),
         ("passages", _passages),
     )
@@ -181,6 +182,23 @@ def _efficiency(sets: dict[str, Any]) -> Iterator[Verdict]:
                     f"{name} prompts, p = 1e-04: {method}: {whole:.1f} times our draws over all prompts (10 asked); "
                     f"by prompt {min(other):.1f} to {max(other):,.0f}, median {statistics.median(other):.1f}",
                 )
+
+
+def _shares(rows: Sequence[Row]) -> Iterator[Verdict]:
+    for row in rows:
+        ratio = row["equal"]["draws"] / row["learned"]["draws"]
+        yield Verdict(
+            ratio >= 3,
+            f"one good proposal of five, event {row['event']!r}: equal shares take {ratio:.2f} times the draws of "
+            "learned ones (at least 3)",
+        )
+    entries = [b for r in rows for b in r["learned"]["bias"]]
+    z, se = _worst(entries)
+    yield Verdict(
+        z <= 3.5 and se <= 0.02,
+        f"unbiased with learned shares, whole audits: largest |z| {z:.2f} of {len(entries)} prompts (one beyond 3 in "
+        f"{1 / 0.0027:.0f} is chance), largest standard error {se:.1%}",
+    )
 
 
 def _openings(rows: Sequence[Row]) -> Iterator[Verdict]:
