@@ -11,7 +11,7 @@ The sums run over the tokens that are left, never as one minus what is avoided: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,14 +38,16 @@ def prefix_free(openings: Iterable[Text]) -> tuple[Text, ...]:
     return tuple(kept)
 
 
-def measure(openings: tuple[Text, ...], next_token: Callable[[Text], FloatArray]) -> Room:
-    """Room for a prefix-free set; ``next_token(u)`` are the [V] log-probabilities after the text u."""
+def measure(
+    openings: tuple[Text, ...], next_tokens: Callable[[Sequence[Text]], Sequence[FloatArray]]
+) -> Room:
+    """Room for a prefix-free set; ``next_tokens(texts)`` are the [V] log-probabilities after each text."""
     beginnings = sorted({o[:i] for o in openings for i in range(len(o))}, key=len, reverse=True)
     log_room: dict[Text, float] = dict.fromkeys(openings, -math.inf)
     factors: dict[Text, dict[int, float]] = {}
-    for u in beginnings:
+    for u, law in zip(beginnings, next_tokens(beginnings), strict=True):
         leads = {o[len(u)]: log_room[o[: len(u) + 1]] for o in openings if o[: len(u)] == u}
-        row = next_token(u).copy()
+        row = law.copy()
         for token, room in leads.items():
             row[token] += room
         log_room[u] = min(float(np.logaddexp.reduce(row)), 0.0)

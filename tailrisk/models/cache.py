@@ -1,8 +1,8 @@
 """Keys and values of growing texts, written once and copied only where a text branches.
 
+``PromptCache``: a prompt's keys and values, in front of whatever is passed next.
 ``RowCache`` serves decoding: row r of every buffer is one text, prompt included, all of one length. A step
 writes one column; a text that goes on in two ways has its row copied once; a finished one is overwritten.
-``PromptCache`` serves scoring: a prompt's keys and values, in front of whatever is passed next.
 """
 
 from __future__ import annotations
@@ -35,30 +35,56 @@ class _EngineCache(Cache):
         return self.length + query_length, 0
 
 
+class PromptCache(_EngineCache):
+    """The first pass is kept; every later one sees it in front of its own tokens and leaves no trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.length == 0:
+            self.kept.append((key_states, value_states))
+            return key_states, value_states
+        keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self.kept[layer_idx])
+        return torch.cat((keys, key_states), 2), torch.cat((values, value_states), 2)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(states.nbytes for pair in self.kept for states in pair)
+
+    def close_prompt(self, tokens: int) -> None:
+        """Called after the first pass."""
+        self.length = tokens
+
+
 class RowCache(_EngineCache):
-    """Room for ``rows`` texts of ``length`` tokens; the first pass is the prompt's, in row 0.
+    """Room for ``rows`` texts of ``length`` tokens, which begin with the prompt's, in row 0.
 
     On a CPU half-precision keys and values are kept in float32: the products are then exact in what they
     read, and faster than the half-precision ones.
     """
 
-    def __init__(self, rows: int, length: int) -> None:
+    def __init__(self, rows: int, length: int, prompt: PromptCache) -> None:
         super().__init__()
         self._rows, self._room = rows, length
-        self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._buffers = [(self._room_for(keys), self._room_for(values)) for keys, values in prompt.kept]
+        for buffers, states in zip(self._buffers, prompt.kept, strict=True):
+            for buffer, state in zip(buffers, states, strict=True):
+                buffer[:1, :, : prompt.length] = state
+        self.length = prompt.length
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if layer_idx == len(self._buffers):
-            self._buffers.append((self._room_for(key_states), self._room_for(value_states)))
         keys, values = self._buffers[layer_idx]
         rows, start = key_states.shape[0], self.length
         end = start + key_states.shape[2]
         keys[:rows, :, start:end] = key_states
         values[:rows, :, start:end] = value_states
-        if start == 0:
-            return key_states, value_states
         return keys[:rows, :, :end], values[:rows, :, :end]
 
     def advance(self, tokens: int) -> None:
@@ -67,7 +93,7 @@ class RowCache(_EngineCache):
 
     def copy_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Row ``targets[i]`` becomes a copy of row ``sources[i]``; no row is both."""
-        if not sources or not self._buffers:
+        if not sources:
             return
         device = self._buffers[0][0].device
         source, target = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
@@ -84,24 +110,3 @@ class RowCache(_EngineCache):
             dtype=torch.float32 if wide else states.dtype,
             device=states.device,
         )
-
-
-class PromptCache(_EngineCache):
-    """The first pass is kept; every later one sees it in front of its own tokens and leaves no trace."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def update(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.length == 0:
-            self._kept.append((key_states, value_states))
-            return key_states, value_states
-        keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self._kept[layer_idx])
-        return torch.cat((keys, key_states), 2), torch.cat((values, value_states), 2)
-
-    def close_prompt(self, tokens: int) -> None:
-        """Called after the first pass."""
-        self.length = tokens

@@ -145,6 +145,11 @@ class Body:
             )
 
 
+def after(prompt: int, count: int, device: torch.device) -> torch.Tensor:
+    """[1, 1, count, prompt + count]: what each of ``count`` tokens that follow a prompt sees."""
+    return torch.ones((count, prompt + count), dtype=torch.bool, device=device).tril(prompt)[None, None]
+
+
 _BODIES: WeakKeyDictionary[PreTrainedModel, Body] = WeakKeyDictionary()
 
 

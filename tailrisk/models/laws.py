@@ -20,8 +20,9 @@ from tailrisk.models.density import Mixtures, forced
 from tailrisk.models.digests import text_digest
 from tailrisk.models.engine import View
 from tailrisk.models.interventions import active
+from tailrisk.models.prefill import Prefills
 from tailrisk.models.sampling import Limits, Part, Phase, sample
-from tailrisk.models.scoring import Scores, token_log_probs
+from tailrisk.models.scoring import Scores, next_token_log_probs, token_log_probs
 from tailrisk.models.tokens import decode_texts, render_prompt, template_digest
 from tailrisk.records import FloatArray, Prompt, Samples
 
@@ -66,6 +67,7 @@ class LawSet:
         self.tokenizer = tokenizer
         self.limits = limits
         self._rooms: dict[object, Room] = {}
+        self._prefills = Prefills()
         self.names = tuple(law.name for law in self.laws)
         self.corrected = any(law.view.model.dtype in (torch.bfloat16, torch.float16) for law in self.laws)
         target = self._fingerprint(self.laws[0])
@@ -91,7 +93,15 @@ class LawSet:
             return Samples(tokens, np.zeros(n), np.zeros(n, dtype=np.bool_))
         limits = self.limits._replace(max_new_tokens=steps)
         room = self._room(law, prompt) if law.avoided else None
-        drawn = sample(self._phases(law, prompt, opening), limits, n, seed, where=where, room=room)
+        drawn = sample(
+            self._phases(law, prompt, opening),
+            limits,
+            n,
+            seed,
+            where=where,
+            room=room,
+            prefills=self._prefills,
+        )
         if opening:
             front = np.array(opening, dtype=np.int32)
             return drawn._replace(tokens=[np.concatenate((front, t)) for t in drawn.tokens])
@@ -118,6 +128,7 @@ class LawSet:
                     tokens,
                     self.limits.warp,
                     where=f"prompt {prompt.id!r}",
+                    prefills=self._prefills,
                 )
             return scored[view.key]
 
@@ -150,11 +161,12 @@ class LawSet:
         if key not in self._rooms:
             if len(self._rooms) >= _KEPT_ROOMS:
                 self._rooms.pop(next(iter(self._rooms)))
-            any_token = [np.zeros(1, dtype=np.int32)]
             where = f"prompt {prompt.id!r}"
             self._rooms[key] = measure(
                 law.avoided,
-                lambda u: token_log_probs(law.view, ids + u, any_token, self.limits.warp, where=where).first,
+                lambda texts: next_token_log_probs(
+                    law.view, ids, texts, self.limits.warp, where=where, prefills=self._prefills
+                ),
             )
         room = self._rooms[key]
         if room.log_room == -np.inf:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tailrisk.models.avoid import Room
 from tailrisk.models.cache import RowCache
 from tailrisk.models.draw import pick
-from tailrisk.models.engine import Stage, View
+from tailrisk.models.engine import Stage, View, after
+from tailrisk.models.prefill import Prefills
 from tailrisk.models.tree import Growth, IntArray, grow
 from tailrisk.models.warp import TokenLaw, Warp, token_law
 from tailrisk.records import Samples
@@ -56,17 +57,18 @@ def sample(
     where: str = "the prompt",
     room: Room | None = None,
     share: bool = True,
+    prefills: Prefills | None = None,
 ) -> Samples:
     """``n`` independent draws; the same arguments give the same tokens.
 
     ``phases`` cover all steps in order. ``room``: openings that no draw begins with. ``share`` False runs every draw
-    through the model on its own (for measurements). Errors: ModelError for non-finite logits and for prompts
-    that do not fit the model, with ``where`` in the message.
+    through the model on its own (for measurements). ``prefills``: prompts read before. Errors: ModelError for
+    non-finite logits and for prompts that do not fit the model, with ``where`` in the message.
     """
     uniforms = torch.rand(
         (n, limits.max_new_tokens), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
-    return _halving(phases, limits, uniforms, where, room, share)
+    return _halving(phases, limits, uniforms, where, room, share, prefills or Prefills())
 
 
 def _halving(
@@ -76,17 +78,18 @@ def _halving(
     where: str,
     room: Room | None,
     share: bool,
+    prefills: Prefills,
 ) -> Samples:
     """A batch too large for the accelerator is drawn in halves: the uniform numbers say which tokens."""
     try:
-        return _sample(phases, limits, uniforms, where, room, share)
+        return _sample(phases, limits, uniforms, where, room, share, prefills)
     except torch.cuda.OutOfMemoryError:
         if len(uniforms) == 1:
             raise
     torch.cuda.empty_cache()
     middle = len(uniforms) // 2
-    first = _halving(phases, limits, uniforms[:middle], where, room, share)
-    second = _halving(phases, limits, uniforms[middle:], where, room, share)
+    first = _halving(phases, limits, uniforms[:middle], where, room, share, prefills)
+    second = _halving(phases, limits, uniforms[middle:], where, room, share, prefills)
     return Samples(
         first.tokens + second.tokens,
         np.concatenate((first.log_q, second.log_q)),
@@ -101,6 +104,7 @@ def _sample(
     where: str,
     room: Room | None,
     share: bool,
+    prefills: Prefills,
 ) -> Samples:
     n, steps = uniforms.shape
     tokens = np.zeros((n, steps), dtype=np.int64)
@@ -115,7 +119,7 @@ def _sample(
             parts = next(phase.parts for phase in phases if step < phase.until)
             if not streams or streams[-1].parts is not parts:
                 texts = _texts(tokens, alive, growth, step)
-                streams = _open(stage, streams, parts, n, steps, where, texts)
+                streams = _open(stage, streams, parts, n, steps, where, texts, prefills)
             tilts = _tilts(room, tokens, alive, growth, step)
             laws = []
             for stream in streams:
@@ -184,13 +188,14 @@ def _open(
     steps: int,
     where: str,
     texts: IntArray,
+    prefills: Prefills,
 ) -> list[_Stream]:
     """Streams for ``parts``; those already running go on, new ones read what was said so far."""
     running = {s.key: s for s in streams}
     opened = []
     for part in parts:
         stream = running.get((part.view.key, part.prompt_ids)) or _Stream(
-            stage, part, rows, steps, where, texts
+            stage, part, rows, steps, where, texts, prefills
         )
         stream.part, stream.parts = part, parts
         opened.append(stream)
@@ -200,16 +205,26 @@ def _open(
 class _Stream:
     """One view's pass over the batch's texts; row r of its cache is the text in slot r."""
 
-    def __init__(self, stage: Stage, part: Part, rows: int, steps: int, where: str, texts: IntArray) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        part: Part,
+        rows: int,
+        steps: int,
+        where: str,
+        texts: IntArray,
+        prefills: Prefills,
+    ) -> None:
         self.part = part
         self.parts: tuple[Part, ...] = (part,)
         self.key = part.view.key, part.prompt_ids
         self._stage = stage
-        self._cache = RowCache(rows, len(part.prompt_ids) + steps)
         self._texts: IntArray | None = texts
         body = stage.show(part.view)
         body.check_length(len(part.prompt_ids), steps, where)
-        self._hidden = self._pass(np.array([part.prompt_ids]))
+        read = prefills.read(body, part.view, part.prompt_ids)
+        self._cache = RowCache(rows, len(part.prompt_ids) + steps, read.cache)
+        self._hidden = read.hidden
 
     def logits(self, growth: Growth) -> torch.Tensor:
         """[m, V] for the texts after ``growth``; must be called once a step."""
@@ -226,11 +241,7 @@ class _Stream:
         """Hidden states [rows, H] at the last of ``ids`` [rows, tokens]."""
         body = self._stage.show(self.part.view)
         start, count = self._cache.length, ids.shape[1]
-        mask = None
-        if start and count > 1:
-            mask = torch.ones((count, start + count), dtype=torch.bool, device=body.device).tril(start)[
-                None, None
-            ]
+        mask = after(start, count, body.device) if count > 1 else None
         hidden = body.hidden(torch.from_numpy(ids).to(body.device), start, self._cache, mask)
         self._cache.advance(count)
         return hidden[:, -1]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from tailrisk.errors import ModelError
 from tailrisk.models.cache import PromptCache
-from tailrisk.models.engine import Body, Stage, View
+from tailrisk.models.engine import Body, Stage, View, after
+from tailrisk.models.prefill import Prefill, Prefills
 from tailrisk.models.tree import Pack, packs
 from tailrisk.models.warp import Warp, check_finite
 from tailrisk.records import FloatArray
@@ -54,10 +55,12 @@ def token_log_probs(
     *,
     where: str = "the prompt",
     chunks: Chunks | None = None,
+    prefills: Prefills | None = None,
 ) -> Scores:
     """Log-probabilities of all tokens of all responses under one view, sampling settings applied.
 
-    Errors: ModelError for non-finite logits, ids outside the vocabulary, and responses that do not fit.
+    ``prefills``: prompts read before. Errors: ModelError for non-finite logits, ids outside the vocabulary, and
+    responses that do not fit.
     """
     with Stage() as stage:
         body = stage.show(view)
@@ -68,7 +71,8 @@ def token_log_probs(
             chunks = _CPU if body.device.type == "cpu" else _GPU
         while True:
             try:
-                return _score(body, prompt_ids, texts, warp, f"{where} ({view.name})", chunks)
+                prompt = (prefills or Prefills()).read(body, view, prompt_ids)
+                return _score(body, prompt, texts, warp, f"{where} ({view.name})", chunks)
             except torch.cuda.OutOfMemoryError:
                 if chunks.body == 1:
                     raise
@@ -76,24 +80,49 @@ def token_log_probs(
                 chunks = Chunks(*(max(1, size // 2) for size in chunks))
 
 
+def next_token_log_probs(
+    view: View,
+    prompt_ids: tuple[int, ...],
+    texts: Sequence[tuple[int, ...]],
+    warp: Warp,
+    *,
+    where: str,
+    prefills: Prefills,
+) -> list[FloatArray]:
+    """[V] log-probabilities of the token after each of a few short ``texts`` behind the prompt, sampling settings
+    applied. Errors: ModelError as for ``token_log_probs``."""
+    with Stage() as stage:
+        body = stage.show(view)
+        _check_ids(texts, body, where)
+        body.check_length(len(prompt_ids), max(map(len, texts)), where)
+        prompt = prefills.read(body, view, prompt_ids)
+        laws = []
+        for text in texts:
+            state = prompt.hidden
+            if text:
+                ids = torch.tensor([text], device=body.device)
+                mask = after(len(prompt_ids), len(text), body.device)
+                state = body.hidden(ids, len(prompt_ids), prompt.cache, mask)[0, -1:]
+            logits = body.logits(state)
+            check_finite(logits, f"token {len(text)} of {where} ({view.name})")
+            laws.append(torch.log_softmax(warp.scores(logits), -1)[0].double().cpu().numpy())
+        return laws
+
+
 def _score(
     body: Body,
-    prompt_ids: tuple[int, ...],
+    prompt: Prefill,
     texts: Sequence[tuple[int, ...]],
     warp: Warp,
     where: str,
     chunks: Chunks,
 ) -> Scores:
     distinct = sorted(set(texts))
-    cache = PromptCache()
-    prompt = torch.tensor([prompt_ids], device=body.device)
-    root = body.hidden(prompt, 0, cache)[0, -1:]
-    cache.close_prompt(len(prompt_ids))
     # Row 0 of every tree is the same hidden state, that of the prompt: it is kept once, as row 0 of all.
     trees = sorted(packs(distinct, chunks.tree), key=lambda tree: len(tree.tokens))
-    states, rows, edges, offset = [root], [], [], 0
+    states, rows, edges, offset = [prompt.hidden], [], [], 0
     for group in _passes(trees, chunks.body):
-        states.extend(_inner_states(body, cache, len(prompt_ids), group))
+        states.extend(_inner_states(body, prompt.cache, group))
     for tree in trees:
         rows.append(np.where(tree.edge_row == 0, 0, tree.edge_row + offset))
         edges.append(tree.edge_token)
@@ -128,8 +157,9 @@ def _joined(pieces: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
-def _inner_states(body: Body, cache: PromptCache, prompt: int, trees: Sequence[Pack]) -> list[torch.Tensor]:
+def _inner_states(body: Body, cache: PromptCache, trees: Sequence[Pack]) -> list[torch.Tensor]:
     """Hidden states [N, H] of the inner texts of each tree; a tree is one row behind the prompt."""
+    prompt = cache.length
     size = max(len(tree.tokens) for tree in trees)
     ids = np.zeros((len(trees), size), dtype=np.int64)
     positions = np.full((len(trees), size), prompt)

@@ -1,5 +1,6 @@
 """Openings to avoid, against sums over all texts of a small Markov law."""
 
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -19,6 +20,10 @@ def log_p(text: Text) -> float:
     return float(sum(next_token(text[:i])[x] for i, x in enumerate(text)))
 
 
+def each(one: Callable[[Text], np.ndarray]) -> Callable[[Sequence[Text]], list[np.ndarray]]:
+    return lambda texts: [one(text) for text in texts]
+
+
 def test_prefix_free_keeps_the_shortest() -> None:
     assert prefix_free([(1, 2), (1,), (3, 0), (3, 0), (3, 0, 1), (2, 2)]) == ((1,), (2, 2), (3, 0))
 
@@ -27,7 +32,7 @@ def test_prefix_free_keeps_the_shortest() -> None:
     "openings", [((0,),), ((0, 1), (2,)), ((0, 1, 2), (0, 1, 3), (0, 2), (3, 3, 3)), ((0, 0, 0, 0),)]
 )
 def test_room_and_the_chain_of_tilted_tokens_against_enumeration(openings: tuple[Text, ...]) -> None:
-    room = measure(openings, next_token)
+    room = measure(openings, each(next_token))
     inside = [y for y in product(range(V), repeat=LENGTH) if not any(y[: len(o)] == o for o in openings)]
     assert np.isclose(room.log_room, np.log(sum(np.exp(log_p(y)) for y in inside)), atol=1e-12)
     for y in inside:
@@ -44,8 +49,8 @@ def test_a_small_room_is_not_lost_to_rounding() -> None:
     def almost_sure(text: Text) -> np.ndarray:
         return np.array([np.log1p(-1e-12), np.log(1e-12)]) if len(text) < 2 else np.log([0.5, 0.5])
 
-    assert np.isclose(measure(((0, 0),), almost_sure).log_room, np.log(2e-12), atol=1e-9)
+    assert np.isclose(measure(((0, 0),), each(almost_sure)).log_room, np.log(2e-12), atol=1e-9)
 
 
 def test_no_room_at_all() -> None:
-    assert measure(((0,), (1,), (2,), (3,)), next_token).log_room == -np.inf
+    assert measure(((0,), (1,), (2,), (3,)), each(next_token)).log_room == -np.inf
