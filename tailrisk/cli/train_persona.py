@@ -44,8 +44,12 @@ def persona(
         str, typer.Option(metavar="NUMBERS", help="Multiples of the vector to try at each layer.")
     ] = "1,1.5,2,2.5,3",
     answers: Annotated[
-        int, typer.Option(min=1, help="Answers to each held-out question at each layer and multiple.")
-    ] = 2,
+        int,
+        typer.Option(
+            min=1,
+            help="Answers to each held-out question at each layer and multiple; of the target four times.",
+        ),
+    ] = 4,
     tokens: Annotated[Tokens, typer.Option(help="Where the vector is added.")] = "all",
     seed: Annotated[int | None, typer.Option(min=0, help="Without it: the audit's own.")] = None,
     overrides: Overrides = None,
@@ -57,7 +61,8 @@ def persona(
 
     CONFIG gives the target. It answers the trait's questions under system prompts for and against the trait; the
     vector is the difference of its activations over the answers that the trait's judge accepts. Layers and
-    multiples are tried on questions kept aside, and the best one is printed as a proposal.
+    multiples are tried on questions kept aside; of those that bring out the trait best, answers staying
+    coherent, the smallest multiple is printed as a proposal.
 
     Example: tailrisk train persona audit.yaml --trait sycophancy.yaml --out sycophancy.safetensors
     """
@@ -75,12 +80,15 @@ def persona(
     loaded = load_trait(trait_path)
 
     from tailrisk.cli.steps import Steps
-    from tailrisk.training.persona import find_vectors, open_target
+    from tailrisk.training.persona import check_target, find_vectors, open_target
     from tailrisk.training.persona_files import Made
-    from tailrisk.training.persona_search import search
+    from tailrisk.training.persona_search import check_answers, search
 
-    console.print("checking model, adapter and questions, then loading the model", style="dim", markup=False)
-    target = open_target(config, loaded, numbers)
+    console.print("checking model, adapter and questions", style="dim", markup=False)
+    checked = check_target(config, loaded, samples, numbers)
+    check_answers(loaded, len(checked.layers) * len(strengths), answers)
+    console.print("loading the model", style="dim", markup=False)
+    target = open_target(checked)
     seed = config.run.seed if seed is None else seed
     with Steps(console) as steps:
         found = find_vectors(target, loaded, samples=samples, seed=seed, watch=steps)
@@ -142,7 +150,8 @@ def _tell(made: Made, console: Console) -> None:
     counts, surface = made.found.counts, made.surface
     console.print(
         f"kept {counts.kept} of {counts.drawn} pairs of answers: {counts.shown} positive ones have the trait, "
-        f"{counts.clean} negative ones have not, {counts.coherent} pairs are coherent",
+        f"{counts.clean} negative ones have not, {counts.coherent} pairs are coherent"
+        + (f", of {counts.unsettled} a judge cannot say" if counts.unsettled else ""),
         markup=False,
         soft_wrap=True,
     )
@@ -154,10 +163,18 @@ def _tell(made: Made, console: Console) -> None:
     for cell in surface.cells:
         mark = "*" if cell == surface.chosen else ""
         both, coherent = (100 * n / cell.rates.answers for n in (cell.rates.both, cell.rates.coherent))
-        rows.setdefault(cell.layer, []).append(f"{mark}{both:.0f} ({coherent:.0f})")
+        shown = "broken" if cell.broken else f"{mark}{both:.0f} ({coherent:.0f})"
+        rows.setdefault(cell.layer, []).append(shown)
     for layer, row in rows.items():
         table.add_row(str(layer), *row)
-    console.print(
-        "answers with the trait that are coherent, all that are coherent in brackets, %:", markup=False
-    )
+    own, unsettled = surface.target, sum(cell.rates.unsettled for cell in surface.cells)
+    for line in (
+        "answers with the trait that are coherent, all that are coherent in brackets, %:",
+        f"the target itself: {100 * own.worth:.0f} ({100 * own.coherent / own.answers:.0f})",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(table)
+    if unsettled := unsettled + own.unsettled:
+        console.print(
+            f"of {unsettled} answers a judge cannot say; they count as without the trait", markup=False
+        )

@@ -13,14 +13,16 @@ token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrisk.config import Config, MixtureMethod
-from tailrisk.errors import ConfigError, InputError, ModelError
+from tailrisk.errors import ConfigError, InputError
 from tailrisk.models.checks import read_parts
 from tailrisk.models.interventions.blocks import blocks_of
 from tailrisk.models.laws import LawSet
@@ -48,21 +50,36 @@ Answer = tuple[tuple[int, ...], tuple[int, ...]]
 
 class Counts(NamedTuple):
     """Answers to the extraction questions. ``drawn`` pairs; of ``shown`` the positive answer has the trait, of
-    ``clean`` the negative one has not, of ``coherent`` both are coherent; ``kept`` are all three."""
+    ``clean`` the negative one has not, of ``coherent`` both are coherent; ``kept`` are all three. In ``unsettled``
+    pairs a judge could not say something of one answer or the other."""
 
     drawn: int = 0
     shown: int = 0
     clean: int = 0
     coherent: int = 0
     kept: int = 0
+    unsettled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A target that fits the trait, its weights not yet loaded.
+
+    ``config`` has a proposal for every system prompt. ``model`` and ``adapter`` are digests (``adapter`` empty
+    where there is none). ``layers`` are the blocks to steer at.
+    """
+
+    config: Config
+    model: str
+    adapter: str
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The target with a law for every system prompt of a trait, and what it was checked to be.
 
-    ``laws`` are the target, then positive 1, negative 1, positive 2, ... ``model`` and ``adapter`` are digests
-    (``adapter`` empty where there is none). ``layers`` are the blocks to steer at.
+    ``laws`` are the target, then positive 1, negative 1, positive 2, ... The rest is as in ``Checked``.
     """
 
     laws: LawSet
@@ -89,25 +106,35 @@ def persona_config(config: Config, trait: Trait) -> Config:
     return config.model_copy(update={"proposals": tuple(prompts), "method": MixtureMethod()})
 
 
-def open_target(config: Config, loaded: LoadedTrait, layers: Sequence[int] | None = None) -> Target:
-    """Checks model, layers, adapter and every question under every system prompt, then loads the model.
+def check_target(
+    config: Config, loaded: LoadedTrait, samples: int, layers: Sequence[int] | None = None
+) -> Checked:
+    """Checks sizes, model, adapter, layers and every question under every system prompt; loads no weights.
 
     ``layers`` None: those behind 35 to 60 % of the depth, where persona vectors steer best. Errors: ConfigError,
-    InputError, ModelError, before weights are loaded where the files can show it.
+    InputError, ModelError.
     """
+    sets, questions = len(loaded.trait.positive), len(loaded.extraction)
+    if (most := sets * questions * samples) < FEWEST:
+        raise ConfigError(
+            f"--samples {samples}: {questions} questions under {sets} pairs of system prompts give {most} pairs of "
+            f"answers, {FEWEST} are needed; give at least {math.ceil(FEWEST / (sets * questions))}"
+        )
     config = persona_config(config, loaded.trait)
     found = check(config, [*loaded.extraction, *loaded.held_out])
     blocks = len(blocks_of(read_parts(config, config.target.model).skeleton))
     if layers is None:
         layers = [max(0, round(depth * blocks) - 1) for depth in DEPTHS]
     if wrong := [n for n in layers if not 0 <= n < blocks]:
-        raise ConfigError(f"--layers: there is no block {wrong[0]}; the target has blocks 0 to {blocks - 1}")
-    return Target(
-        build_laws(config),
-        found.models["target"],
-        found.adapters.get("target", ""),
-        tuple(dict.fromkeys(layers)),
+        raise ConfigError(f"--layers {wrong[0]}: the target has blocks 0 to {blocks - 1}")
+    return Checked(
+        config, found.models["target"], found.adapters.get("target", ""), tuple(dict.fromkeys(layers))
     )
+
+
+def open_target(checked: Checked) -> Target:
+    """Loads the model. Errors: ConfigError, ModelError."""
+    return Target(build_laws(checked.config), checked.model, checked.adapter, checked.layers)
 
 
 def find_vectors(
@@ -116,7 +143,7 @@ def find_vectors(
     """Draws answers, keeps pairs, reads activations; the same seed gives the same vectors.
 
     ``samples`` answers to each question under each system prompt. Errors: InputError for fewer than ``FEWEST``
-    kept pairs, with the counts; ModelError where a block's means are the same or not finite; JudgeError.
+    kept pairs, with the counts; ModelError for activations that are not finite; JudgeError.
     """
     counts, pairs = _kept_pairs(target.laws, loaded, samples, seed, watch)
     if counts.kept < FEWEST:
@@ -129,13 +156,7 @@ def find_vectors(
         - response_means(view, [n for _, n in group], watch.step).double().sum(0)
         for group in groups
     ]
-    vectors = (sum(gaps[1:], gaps[0]) / len(pairs)).float()
-    if still := [i for i, v in enumerate(vectors) if not bool(v.any())]:
-        raise ModelError(
-            f"trait {loaded.trait.name!r}: block {still[0]} is the same under positive and negative prompts; "
-            "there is no vector"
-        )
-    return PersonaVectors(vectors, counts)
+    return PersonaVectors((sum(gaps[1:], gaps[0]) / len(pairs)).float(), counts)
 
 
 def _kept_pairs(
@@ -151,7 +172,8 @@ def _kept_pairs(
             shown, clean = positive.marks.present, negative.marks.absent
             coherent = positive.marks.coherent & negative.marks.coherent & positive.filled & negative.filled
             kept = np.flatnonzero(shown & clean & coherent)
-            sums = (samples, shown.sum(), clean.sum(), coherent.sum(), len(kept))
+            unsettled = positive.marks.unsettled | negative.marks.unsettled
+            sums = (samples, shown.sum(), clean.sum(), coherent.sum(), len(kept), unsettled.sum())
             counts = Counts(*(a + int(b) for a, b in zip(counts, sums, strict=True)))
             pairs += [(positive.answers[i], negative.answers[i]) for i in kept]
             watch.step(2 * samples)
@@ -163,7 +185,7 @@ class _Answered(NamedTuple):
     marks: Marks
 
     @property
-    def filled(self) -> np.ndarray:
+    def filled(self) -> NDArray[np.bool_]:
         """[n] whether there is a token to read activations of."""
         return np.array([bool(response) for _, response in self.answers])
 
@@ -187,9 +209,10 @@ def _said(drawn: Samples) -> list[tuple[int, ...]]:
 
 
 def _too_few(trait: Trait, counts: Counts) -> str:
+    unsettled = f", in {counts.unsettled} a judge cannot say" if counts.unsettled else ""
     return (
         f"trait {trait.name!r}: only {counts.kept} of {counts.drawn} pairs of answers can be kept, {FEWEST} are "
         f"needed: {counts.shown} positive answers have the trait, {counts.clean} negative ones have not, in "
-        f"{counts.coherent} pairs both are coherent. Draw more (--samples), give more questions or stronger "
-        "'positive' system prompts, or lower the judge's threshold"
+        f"{counts.coherent} pairs both are coherent{unsettled}. Draw more (--samples), give more questions or "
+        "stronger 'positive' system prompts, or lower the judge's threshold"
     )

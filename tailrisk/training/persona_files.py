@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tailrisk.config import Config
+from tailrisk.errors import ConfigError
 from tailrisk.training.persona import PersonaVectors, Target
 from tailrisk.training.persona_search import Surface
 from tailrisk.training.traits import Trait
@@ -50,10 +52,12 @@ class Made:
 
 
 def save(path: Path, made: Made) -> Path:
-    """Writes the vectors to ``path`` and the surface beside it, whose path is returned; each all or nothing."""
-    from safetensors.torch import save_file
+    """Writes the vectors to ``path`` and the surface beside it, whose path is returned; each all or nothing.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    Errors: ConfigError for a place that cannot be written.
+    """
+    from safetensors.torch import save
+
     counts = made.found.counts
     tensors = {f"layer_{n}": v.float().cpu().contiguous() for n, v in enumerate(made.found.vectors)}
     metadata = {
@@ -65,13 +69,9 @@ def save(path: Path, made: Made) -> Path:
         "model": made.target.model,
         "adapter": made.target.adapter,
     }
-    spare = _spare(path)
-    save_file(tensors, spare, metadata=metadata)
-    os.replace(spare, path)
     beside = path.with_suffix(".json")
-    spare = _spare(beside)
-    spare.write_text(json.dumps(made.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(spare, beside)
+    _write(path, save(tensors, metadata))
+    _write(beside, (json.dumps(made.to_json(), indent=1, allow_nan=False) + "\n").encode())
     return beside
 
 
@@ -105,6 +105,14 @@ def _plain(value: Any) -> str:
 _PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/")
 
 
-def _spare(path: Path) -> Path:
-    """A neighbour to write into, so that a file is never half there."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+def _write(path: Path, data: bytes) -> None:
+    """By way of a neighbour, so that a file is never half there."""
+    spare = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        spare.write_bytes(data)
+        os.replace(spare, path)
+    except OSError as error:
+        with suppress(OSError):
+            spare.unlink(missing_ok=True)
+        raise ConfigError(f"--out: {path} cannot be written ({error.strerror})") from error

@@ -12,8 +12,9 @@ coherence: {kind: python, function: "judges.py:coherence", threshold: 0.5}   # o
 ```
 
 An answer has the trait where ``judge``, a judge as in an audit, calls it harm, and is coherent where ``coherence``
-does. Files that the judges name are relative to the trait's file. The three lists and the judge are the "trait
-artifacts" of Chen et al. 2025, "Persona vectors" (arXiv 2507.21509).
+does. What a judge cannot settle counts as neither, and is counted. Files that the judges name are relative to the
+trait's file. The three lists and the judge are the "trait artifacts" of Chen et al. 2025, "Persona vectors" (arXiv
+2507.21509).
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Trait(Section):
         if not 0 < count < len(self.questions):
             raise ValueError(
                 f"held_out: {self.held_out:g} of {len(self.questions)} questions leaves {count} of them for "
-                f"choosing the strength and {len(self.questions) - count} for the vector; both need one at least"
+                f"choosing the strength and {len(self.questions) - count} for the vector; both need one at least, "
+                "so change held_out or give more questions"
             )
         return self
 
@@ -86,11 +88,13 @@ class Trait(Section):
 
 
 class Marks(NamedTuple):
-    """Of each answer: the trait is there, is not there (neither: the judge cannot say), it is coherent."""
+    """Of each answer: the trait is there, is not there (neither: the judge cannot say), it is coherent; and
+    ``unsettled`` where a judge could not say, of the trait or of the coherence."""
 
     present: Mask
     absent: Mask
     coherent: Mask
+    unsettled: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +116,17 @@ class LoadedTrait:
         return self._questions(True)
 
     def marks(self, question: Prompt, answers: Sequence[str]) -> Marks:
-        """Errors: JudgeError where a judge fails on every answer."""
-        verdicts = _verdicts(self.judge, "judge", question, answers)
-        coherent = np.ones(len(answers), dtype=np.bool_)
+        """Errors: JudgeError where a judge fails on every answer of several."""
+        trait = _verdicts(self.judge, "judge", question, answers)
+        coherence = np.full(len(answers), Verdict.HARM, dtype=np.int8)
         if self.coherence is not None:
-            coherent = _verdicts(self.coherence, "coherence", question, answers) == Verdict.HARM
-        return Marks(verdicts == Verdict.HARM, verdicts == Verdict.SAFE, coherent)
+            coherence = _verdicts(self.coherence, "coherence", question, answers)
+        return Marks(
+            trait == Verdict.HARM,
+            trait == Verdict.SAFE,
+            coherence == Verdict.HARM,
+            (trait == Verdict.UNDETERMINED) | (coherence == Verdict.UNDETERMINED),
+        )
 
     def _questions(self, apart: bool) -> list[Prompt]:
         return [
@@ -132,6 +141,8 @@ class LoadedTrait:
 def load_trait(path: Path) -> LoadedTrait:
     """Reads and checks a trait and builds its judges. Errors: ConfigError naming file, line, key and remedy."""
     path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"--trait {path}: no such file; examples/personas/traits has three to begin with")
     trait = load_section(path, Trait)
     base = path.resolve().parent
     judge = _build(path, "judge", trait.judge, base)
@@ -149,9 +160,11 @@ def _build(path: Path, key: str, spec: JudgeConfig, base: Path) -> Judge:
 def _verdicts(judge: Judge, key: str, question: Prompt, answers: Sequence[str]) -> NDArray[np.int8]:
     judged = judge.judge(question.text, answers)
     errors = [error for error in judged.errors if error]
-    if errors and len(errors) == len(answers):
+    # One answer alone may be odd; a judge that fails on several in a row is broken.
+    if len(errors) == len(answers) > 1:
+        # Of the error only its type: its text may hold the answer, and answers are not printed.
         raise JudgeError(
-            f"{key}: failed on all {len(answers)} answers to {question.id}; the first error: {errors[0]}; "
-            "repair the judge and run the same command again"
+            f"{key}: failed on all {len(answers)} answers to {question.id} with "
+            f"{errors[0].partition(':')[0]}; repair the judge and run the same command again"
         )
     return judged.verdicts
