@@ -43,21 +43,20 @@ def main(argv: list[str] | None = None) -> int:
     prompts = (args.prompts or ",".join(PROMPTS[1::4] if args.quick else PROMPTS)).split(",")
     own, each, times = (16, 8, 10) if args.quick else (200, 120, 100)
     folder = args.pool or ROOT / "runs" / ("families-quick" if args.quick else "families")
-    began = time.monotonic()
     config, families = configuration()
     pools = gather(config, prompts, own, each, folder, lambda line: print(line, flush=True))
-    gathered = time.monotonic()
+    began = time.monotonic()
+    compared = measure.compare(config, pools, families, times=times)
     results: dict[str, Any] = {
         "form": "quick" if args.quick else "full",
         "draws_of_pool": {"target": own, "each_proposal": each},
         "families": {name: list(members) for name, members in families.items()},
-        **measure.compare(config, pools, families, times=times),
+        **compared,
         "seconds": {
-            "pool": round(gathered - began, 1),
-            "audits": 0.0,
+            "pool": round(sum(p.seconds for p in pools), 1),
+            "audits": round(time.monotonic() - began, 1),
         },
     }
-    results["seconds"]["audits"] = round(time.monotonic() - gathered, 1)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print("\n".join(page.lines(results)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,38 @@ STEP = 1.25
 MOST = 1000
 """Draws a prompt up to which is looked: beyond it the pools are too small to say anything."""
 BUDGET = 200
+WIDEST = 20.0
+"""Widths are cut here: there is no estimate, or one hit."""
 TOGETHER, EQUAL = "all together", "all together, equal shares"
+
+
+class Case(NamedTuple):
+    """Audits of the pools with the target and the proposals ``names``; ``truths`` [prompts], ``times`` of each."""
+
+    config: Config
+    pools: Sequence[PromptPool]
+    names: tuple[str, ...]
+    truths: np.ndarray
+    times: int
+    shares: str
+
+    @property
+    def pilot(self) -> int:
+        return max(PILOT, 2 * (len(self.names) + 1))
+
+    def ends(self, draws: int, seed: int) -> tuple[list[list[Estimate]], np.ndarray]:
+        """Estimates [times][prompts] with so many draws a prompt, and what they are of the truth [times, prompts]."""
+        ends = audits(
+            self.config,
+            self.pools,
+            self.names,
+            draws,
+            self.times,
+            shares=self.shares,
+            pilot=self.pilot,
+            seed=seed,
+        )
+        return ends, np.array([[e.estimate for e in end] for end in ends]) / self.truths
 
 
 def compare(
@@ -35,11 +66,10 @@ def compare(
     p = np.array([t["p"] for t in truths])
     rows = []
     for family, names in {**families, TOGETHER: every, EQUAL: every}.items():
-        shares = "equal" if family == EQUAL else "learned"
-        pilot = max(PILOT, 2 * (len(names) + 1))
-        rows.append({"family": family, "components": list(names)})
-        rows[-1] |= _needed(config, pools, names, p, times, shares, pilot)
-        rows[-1] |= _at_budget(config, pools, names, p, times, shares, pilot)
+        case = Case(config, pools, names, p, times, "equal" if family == EQUAL else "learned")
+        rows.append(
+            {"family": family, "components": list(names), "needed": _needed(case), **_at_budget(case)}
+        )
     return {"truths": truths, "replications": times, "budget": BUDGET, "rows": rows}
 
 
@@ -55,59 +85,36 @@ def _truth(pool: PromptPool) -> dict[str, Any]:
     }
 
 
-def _needed(
-    config: Config,
-    pools: Sequence[PromptPool],
-    names: Sequence[str],
-    truths: np.ndarray,
-    times: int,
-    shares: str,
-    pilot: int,
-) -> dict[str, Any]:
+def _needed(case: Case) -> list[int | None]:
     """Draws a prompt on a geometric grid from which on the factor is held; None where it never is."""
-    found: list[int | None] = [None] * len(pools)
-    seen: list[int | None] = [None] * len(pools)
-    n = pilot
+    found: list[int | None] = [None] * len(case.pools)
+    seen: list[int | None] = [None] * len(case.pools)
+    n = case.pilot
     while n <= MOST and None in found:
-        ends = audits(config, pools, names, n, times, shares=shares, pilot=pilot, seed=1000 * n)
-        ratios = np.array([[e.estimate for e in end] for end in ends]) / truths
+        _, ratios = case.ends(n, seed=1000 * n)
         close = ((ratios >= 1 / FACTOR) & (ratios <= FACTOR)).mean(axis=0)
         for i, share in enumerate(close):
             # One success may be luck of the replications: the next one must hold as well.
             if found[i] is None:
                 seen[i], found[i] = (seen[i] or n, seen[i]) if share >= WANTED else (None, None)
         n = math.ceil(n * STEP)
-    return {"needed": found}
+    return found
 
 
-def _at_budget(
-    config: Config,
-    pools: Sequence[PromptPool],
-    names: Sequence[str],
-    truths: np.ndarray,
-    times: int,
-    shares: str,
-    pilot: int,
-) -> dict[str, Any]:
-    ends = audits(config, pools, names, BUDGET, times, shares=shares, pilot=pilot, seed=7)
-    ratios = np.array([[e.estimate for e in end] for end in ends]) / truths
-    width = config.stop.log_width
-    believed = [[e.status in (Status.OK, Status.BUDGET_EXHAUSTED) for e in end] for end in ends]
-    ok = [
-        [_width(e, config.stop.confidence) <= width and b for e, b in zip(end, row, strict=True)]
-        for end, row in zip(ends, believed, strict=True)
-    ]
-    widths = np.array([[_width(e, config.stop.confidence) for e in end] for end in ends])
+def _at_budget(case: Case) -> dict[str, Any]:
+    """Means over the replications, one a prompt."""
+    ends, ratios = case.ends(BUDGET, seed=7)
+    stop = case.config.stop
+    widths = np.array([[_width(e, stop.confidence) for e in end] for end in ends])
+    believed = np.array([[e.status in (Status.OK, Status.BUDGET_EXHAUSTED) for e in end] for end in ends])
     return {
-        "log_width": [float(x) for x in np.minimum(np.median(widths, axis=0), 99.0)],
-        "ok": np.mean(ok, axis=0).tolist(),
-        "believed": np.mean(believed, axis=0).tolist(),
+        "log_width": np.minimum(np.median(widths, axis=0), WIDEST).tolist(),
+        "ok": (believed & (widths <= stop.log_width)).mean(axis=0).tolist(),
+        "believed": believed.mean(axis=0).tolist(),
         "below_a_third": (ratios < 1 / 3).mean(axis=0).tolist(),
         "shares": {
-            name: [
-                float(np.mean([end[i].components[name]["share"] for end in ends])) for i in range(len(pools))
-            ]
-            for name in ("target", *names)
+            name: np.mean([[e.components[name]["share"] for e in end] for end in ends], axis=0).tolist()
+            for name in ("target", *case.names)
         },
     }
 

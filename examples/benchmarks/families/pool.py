@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from truth.embeddedlm import pool
 
 from tailrisk.config import Config
-from tailrisk.configfile import config_digest, load_config
+from tailrisk.configfile import dump_resolved, load_config
 from tailrisk.judges import build_judge
 from tailrisk.prompts import load_prompts
 from tailrisk.proposals import build_laws
@@ -60,13 +61,15 @@ FAMILIES: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 class PromptPool(NamedTuple):
-    """``log_q`` [n, K], ``log_q_sample`` [n], ``verdict`` [n], ``component`` [n], sorted by component."""
+    """``log_q`` [n, K], ``log_q_sample`` [n], ``verdict`` [n], ``component`` [n], sorted by component; ``seconds``
+    that it took to make."""
 
     prompt: Prompt
     log_q: FloatArray
     log_q_sample: FloatArray
     verdict: np.ndarray
     component: IntArray
+    seconds: float
 
     def round(self) -> RoundDraws:
         counts = np.bincount(self.component, minlength=self.log_q.shape[1])
@@ -92,7 +95,9 @@ def gather(
     if unknown := [i for i in chosen if i not in prompts]:
         raise SystemExit(f"--prompts: {unknown[0]!r} is not a prompt of {QUICKSTART}")
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = json.dumps({"config": config_digest(config), "own": own, "each": each})
+    resolved = dump_resolved(config)
+    made_from = {section: resolved[section] for section in ("target", "proposals", "judge")}
+    stamp = json.dumps({**made_from, "own": own, "each": each}, sort_keys=True)
     laws = None
     pools = []
     for prompt_id in chosen:
@@ -101,6 +106,7 @@ def gather(
         if found is None or str(found["stamp"]) != stamp:
             laws = laws or build_laws(config)
             counts = [own, *[each] * (len(laws.names) - 1)]
+            began = time.monotonic()
             drawn = pool(laws, prompts[prompt_id], build_judge(config), counts, seed=17)
             np.savez(
                 path,
@@ -109,6 +115,7 @@ def gather(
                 log_q_sample=np.concatenate(drawn.log_q_sample),
                 verdict=np.concatenate(drawn.verdict),
                 component=np.repeat(np.arange(len(counts)), counts),
+                seconds=time.monotonic() - began,
             )
             say(f"{prompt_id}: hits of each component {drawn.hits}")
             found = np.load(path)
@@ -119,6 +126,7 @@ def gather(
                 found["log_q_sample"],
                 found["verdict"],
                 found["component"].astype(np.int64),
+                float(found["seconds"]),
             )
         )
     return pools
