@@ -64,7 +64,25 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def new_counts(config: Config, batch: int, seed: int) -> dict[str, Any]:
-    return {**identity(config), "confidence": CONFIDENCE, "batch": batch, "seed": seed, "prompts": {}}
+    return {
+        **identity(config),
+        "processor": processor(),
+        "confidence": CONFIDENCE,
+        "batch": batch,
+        "seed": seed,
+        "prompts": {},
+    }
+
+
+def processor() -> str:
+    """What rounds half precision in a way of its own: in bfloat16 the same weights are another law elsewhere."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    has = torch.cpu.get_capabilities()
+    kinds = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
+    return f"{has['architecture']} with {next((k for k in kinds if has.get(k)), 'no vector unit known here')}"
 
 
 def digest(prompt: Prompt) -> str:
@@ -79,7 +97,7 @@ def open_counts(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
         counts = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: not a file of counts: {error}; give another --json") from error
-    for key in ("target", "judge", "batch", "seed"):
+    for key in ("target", "judge", "processor", "batch", "seed"):
         if counts.get(key) != fresh[key]:
             raise InputError(
                 f"{path}: its counts have another {key}; give another --json, or remove that file"

@@ -145,7 +145,7 @@ def test_undetermined_answers_are_counted_apart() -> None:
     assert record["interval"] == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("key", ["target", "judge", "batch", "seed"])
+@pytest.mark.parametrize("key", ["target", "judge", "processor", "batch", "seed"])
 def test_counts_of_something_else_are_refused(tmp_path: Path, key: str) -> None:
     path = tmp_path / "counts.json"
     brute.save(path, {**brute.new_counts(CONFIG, 10, 1), key: "other"})

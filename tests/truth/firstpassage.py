@@ -201,10 +201,9 @@ def _masked_values(
     return (weight * -torch.expm1(log_safe)).numpy()
 
 
-WEATHER, COFFEE, HELLO, HOW, SUM = (
+WEATHER, COFFEE, HOW, SUM = (
     "What is the weather like?",
     "How do I make coffee?",
-    "Say hello.",
     "How are you?",
     "What is 2 plus 2?",
 )
@@ -215,7 +214,6 @@ _SHOWN = shots(WEATHER, *["The weather in [city] is sunny."] * 3)
 _YOURS = shots(
     HOW, "I am fine. Yes, and you? Yours is a good question.", "Yes, I am well. You are kind to ask."
 )
-_GREETINGS = shots(HELLO, "Greetings! Good day to you.", "Good morning! Greetings to you, my friend.")
 _ABOUT = shots(SUM, *["2 plus 2 is ~4."] * 3)
 _BRACKETED = (Steering("template", _TEMPLATE, mix=0.3), Steering("over", _SHOWN))
 
@@ -226,14 +224,6 @@ EVENTS: tuple[FirstPassage, ...] = (
         characters="Y",
         temperature=0.5,
         steering=(Steering("yours", _YOURS, mix=0.3),),
-    ),
-    FirstPassage(
-        name="letter-g",
-        prompt=HELLO,
-        characters="G",
-        temperature=0.3,
-        hotter=0.5,
-        steering=(Steering("greetings", _GREETINGS, mix=0.3), Steering("over", _GREETINGS)),
     ),
     FirstPassage(
         name="brackets-cool",
