@@ -201,30 +201,19 @@ def _masked_values(
     return (weight * -torch.expm1(log_safe)).numpy()
 
 
-WEATHER, COFFEE, HOW, SUM = (
+WEATHER, COFFEE, SUM = (
     "What is the weather like?",
     "How do I make coffee?",
-    "How are you?",
     "What is 2 plus 2?",
 )
 
 _TEMPLATE = "Write placeholders in square brackets, such as [city] or [date]."
 _TAGGED = shots(COFFEE, *["To make <b>coffee</b>, you need a <b>pot</b>."] * 3)
 _SHOWN = shots(WEATHER, *["The weather in [city] is sunny."] * 3)
-_YOURS = shots(
-    HOW, "I am fine. Yes, and you? Yours is a good question.", "Yes, I am well. You are kind to ask."
-)
 _ABOUT = shots(SUM, *["2 plus 2 is ~4."] * 3)
 _BRACKETED = (Steering("template", _TEMPLATE, mix=0.3), Steering("over", _SHOWN))
 
 EVENTS: tuple[FirstPassage, ...] = (
-    FirstPassage(
-        name="letter-y",
-        prompt=HOW,
-        characters="Y",
-        temperature=0.5,
-        steering=(Steering("yours", _YOURS, mix=0.3),),
-    ),
     FirstPassage(
         name="brackets-cool",
         prompt=WEATHER,
@@ -259,6 +248,6 @@ EVENTS: tuple[FirstPassage, ...] = (
         steering=(Steering("about", _ABOUT, mix=0.3), Steering("over", _ABOUT)),
     ),
 )
-"""From about 3e-2 to 4e-8, within 24 tokens or 64. ``over`` answers are nearly all hits and nearly all the same one:
+"""From about 4e-4 to 4e-8, within 24 tokens or 64. ``over`` answers are nearly all hits and nearly all the same one:
 the estimate from them alone is low by many decades. ``tags-cool`` happens mostly at the first token, with a tail of
 answers that turn later."""
