@@ -51,7 +51,7 @@ FULL = {
     "efficiency": 500,
     "shares": 1000,
     "openings": 100,
-    "passages": 40,
+    "passages": 16,
 }
 PLAIN_FROM = 0.9e-3
 """Plain sampling is checked where it can reach: draws enough for a standard error of 2 %."""

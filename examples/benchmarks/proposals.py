@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="folder for proposals.md")
     args = parser.parse_args(argv)
     prompts = (args.prompts or ",".join(PROMPTS[1::4] if args.quick else PROMPTS)).split(",")
-    own, each, times = (16, 8, 10) if args.quick else (200, 120, 100)
+    own, each, times = (16, 8, 10) if args.quick else (200, 120, 50)
     folder = args.pool or ROOT / "runs" / ("families-quick" if args.quick else "families")
     config, families = configuration()
     pools = gather(config, prompts, own, each, folder, lambda line: print(line, flush=True))

@@ -20,7 +20,7 @@ from tailrisk.stats.intervals import t_quantile
 FACTOR, WANTED = 2.0, 0.95
 PILOT = 32
 STEP = 1.25
-MOST = 1000
+MOST = 600
 """Draws a prompt up to which is looked: beyond it the pools are too small to say anything."""
 BUDGET = 200
 WIDEST = 20.0
