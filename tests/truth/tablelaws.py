@@ -22,7 +22,7 @@ from truth.markov import Event, draw, lengths, log_prob, probability, without
 
 from tailrisk.audit.driver import Watchers, run_rounds
 from tailrisk.audit.local import LocalExecutor
-from tailrisk.audit.protocols import Judge, LawCard, Laws
+from tailrisk.audit.protocols import Judge, LawCard, Laws, Observer
 from tailrisk.audit.state import AuditState
 from tailrisk.config import Config
 from tailrisk.records import BatchFailure, BatchResult, JudgedTexts, Prompt, RoundPlan, Samples
@@ -201,9 +201,10 @@ def audit_in_memory(
     log: MemoryLog | None = None,
     executor: LocalExecutor | None = None,
     judge: Judge | None = None,
+    observers: Sequence[Observer] = (),
 ) -> tuple[AuditState, MemoryLog]:
     """The whole driver but for the files it leaves."""
     log = log or MemoryLog()
     executor = executor or LocalExecutor(laws, judge or WordJudge(), prompts)
-    state = run_rounds(config, prompts, LawCard.of(laws), executor, cast(RunStore, log), Watchers([]))
+    state = run_rounds(config, prompts, LawCard.of(laws), executor, cast(RunStore, log), Watchers(observers))
     return state, log

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from truth.tablelaws import MemoryLog
+from truth.tablelaws import audit_in_memory
 
 from families.pool import PromptPool
-from tailrisk.audit.driver import Watchers, run_rounds
 from tailrisk.audit.estimates import estimate_all
-from tailrisk.audit.local import LocalExecutor
-from tailrisk.audit.protocols import LawCard
 from tailrisk.config import Config, RunConfig
 from tailrisk.records import FloatArray, JudgedTexts, Prompt, Samples
 from tailrisk.stats import Estimate
-from tailrisk.store import RunStore
 
 
 class PoolLaws:
@@ -95,13 +91,7 @@ def audits(
     one = Config.model_validate(data)
     ends = []
     for i in range(times):
-        state = run_rounds(
-            one.model_copy(update={"run": RunConfig(seed=seed + i)}),
-            prompts,
-            LawCard.of(laws),
-            LocalExecutor(laws, judge, prompts),
-            cast(RunStore, MemoryLog()),
-            Watchers([]),
-        )
+        each = one.model_copy(update={"run": RunConfig(seed=seed + i)})
+        state, _ = audit_in_memory(each, prompts, laws, judge=judge)
         ends.append(estimate_all(state))
     return ends

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from truth import gate
-from truth.tablelaws import EventJudge, MemoryLog, text_prompts, toy_config
+from truth.tablelaws import EventJudge, audit_in_memory, text_prompts, toy_config
 
 from study.trust import holds, z_of
 from study.worlds import FAMILIES
-from tailrisk.audit.driver import Watchers, run_rounds
 from tailrisk.audit.estimates import estimate_all
-from tailrisk.audit.local import LocalExecutor
-from tailrisk.audit.protocols import LawCard, Silent
+from tailrisk.audit.protocols import Silent
 from tailrisk.audit.state import AuditState
 from tailrisk.config import RunConfig
 from tailrisk.records import Status
 from tailrisk.stats import Estimate
-from tailrisk.store import RunStore
 
 PLACES = ((1e-2, 1), (1e-4, 1), (1e-4, 8), (1e-6, 4))
 """Probability and depth of the gate of the audited prompts."""
@@ -55,14 +52,8 @@ def audits(family: str, times: int, *, event: str = "any", seed: int = 0) -> lis
     held: list[list[bool]] = []
     for i in range(times):
         watch = _EveryRound(truths)
-        state = run_rounds(
-            config.model_copy(update={"run": RunConfig(seed=seed + i)}),
-            prompts,
-            LawCard.of(laws),
-            LocalExecutor(laws, judge, prompts),
-            cast(RunStore, MemoryLog()),
-            Watchers([watch]),
-        )
+        one = config.model_copy(update={"run": RunConfig(seed=seed + i)})
+        state, _ = audit_in_memory(one, prompts, laws, judge=judge, observers=[watch])
         ends.append(estimate_all(state))
         held.append(watch.held)
     rows = []

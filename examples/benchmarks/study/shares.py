@@ -13,14 +13,11 @@ from typing import Any
 
 import numpy as np
 from truth import gate
-from truth.tablelaws import EventJudge, MemoryLog, text_prompts, toy_config
+from truth.tablelaws import EventJudge, audit_in_memory, text_prompts, toy_config
 
 from study.efficiency import WANTED, close
 from study.trust import z_of
-from tailrisk.audit.driver import Watchers, run_rounds
 from tailrisk.audit.estimates import estimate_all
-from tailrisk.audit.local import LocalExecutor
-from tailrisk.audit.protocols import LawCard
 from tailrisk.config import RunConfig
 
 NAMES = ("target", "good", "mild", "over", "missing", "blind")
@@ -78,19 +75,9 @@ def _ratios(event: str, kind: str, n: int, times: int, seed: int) -> np.ndarray:
     budget |= {"target_share": TARGET_SHARE, "shares": kind, "objective": "uniform"}
     target = {"model": "toy", "dtype": "float64", "sampling": {"max_new_tokens": gate.LENGTH}}
     config = toy_config(NAMES, target=target, budget=budget, stop={"log_width": 0.01})
-    return (
-        np.array([_estimates(config, prompts, laws, judge, seed * 100_000 + i) for i in range(times)])
-        / truths
-    )
-
-
-def _estimates(config: Any, prompts: Sequence[Any], laws: Any, judge: Any, seed: int) -> list[float]:
-    state = run_rounds(
-        config.model_copy(update={"run": RunConfig(seed=seed)}),
-        prompts,
-        LawCard.of(laws),
-        LocalExecutor(laws, judge, prompts),
-        MemoryLog(),  # pyright: ignore[reportArgumentType]
-        Watchers([]),
-    )
-    return [e.estimate for e in estimate_all(state)]
+    found = []
+    for i in range(times):
+        run = RunConfig(seed=seed * 100_000 + i)
+        state, _ = audit_in_memory(config.model_copy(update={"run": run}), prompts, laws, judge=judge)
+        found.append([e.estimate for e in estimate_all(state)])
+    return np.array(found) / truths
