@@ -167,14 +167,14 @@ def _tell(made: Made, console: Console) -> None:
         rows.setdefault(cell.layer, []).append(shown)
     for layer, row in rows.items():
         table.add_row(str(layer), *row)
-    own, unsettled = surface.target, sum(cell.rates.unsettled for cell in surface.cells)
+    own = surface.target
     for line in (
         "answers with the trait that are coherent, all that are coherent in brackets, %:",
         f"the target itself: {100 * own.worth:.0f} ({100 * own.coherent / own.answers:.0f})",
     ):
         console.print(line, markup=False, soft_wrap=True)
     console.print(table)
-    if unsettled := unsettled + own.unsettled:
+    if unsettled := own.unsettled + sum(cell.rates.unsettled for cell in surface.cells):
         console.print(
             f"of {unsettled} answers a judge cannot say; they count as without the trait", markup=False
         )

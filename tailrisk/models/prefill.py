@@ -30,6 +30,7 @@ class Prefills:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._kept: dict[object, Prefill] = {}
+        self._size = 0
 
     def read(self, body: Body, view: View, prompt_ids: tuple[int, ...]) -> Prefill:
         """The prompt's prefill; ``body`` must be showing ``view``."""
@@ -40,7 +41,8 @@ class Prefills:
             ids = torch.tensor([prompt_ids], device=body.device)
             found = Prefill(body.hidden(ids, 0, cache)[0, -1:], cache)
             cache.close_prompt(len(prompt_ids))
+            self._size += cache.size
         self._kept[key] = found
-        while sum(p.cache.size for p in self._kept.values()) > self._limit:
-            del self._kept[next(iter(self._kept))]
+        while self._size > self._limit:
+            self._size -= self._kept.pop(next(iter(self._kept))).cache.size
         return found

@@ -89,6 +89,13 @@ def _fit(
     return beta
 
 
+def _pooled(found: Sequence[Contributions], start: FloatArray) -> FloatArray:
+    """[K] shares for prompts that count once each, and ``start`` [K] as one prompt more."""
+    log_q = np.concatenate([h.log_q for h in found])
+    weight = np.concatenate([_normalised(h) * _confirmed(h, len(start)) for h in found])
+    return _fit(log_q, weight, start, start, 1.0)
+
+
 def component_shares(
     rounds_by_prompt: Sequence[Sequence[RoundDraws]],
     *,
@@ -114,13 +121,7 @@ def component_shares(
     if not found or k == 1:
         return np.tile(start, (len(rounds_by_prompt), 1))
     # The start counts as one prompt of its own, so that a single prompt's first hits do not rule all others.
-    pooled = _fit(
-        np.concatenate([h.log_q for h in found]),
-        np.concatenate([_normalised(h) * _confirmed(h, k) for h in found]),
-        start,
-        start,
-        1.0,
-    )
+    pooled = _pooled(found, start)
     rows = []
     for h, prior in zip(hits, _priors(hits, groups, pooled), strict=True):
         if h is None or _normalised(h).sum() == 0:
@@ -143,7 +144,5 @@ def _priors(
         found = [h for h in members if h is not None and _normalised(h).sum() > 0]
         # A prompt alone in its group would count its own hits twice.
         if group is not None and found and len(members) > 1:
-            log_q = np.concatenate([h.log_q for h in found])
-            weight = np.concatenate([_normalised(h) * _confirmed(h, len(pooled)) for h in found])
-            priors[group] = _fit(log_q, weight, pooled, pooled, 1.0)
+            priors[group] = _pooled(found, pooled)
     return [priors.get(group, pooled) for group in named]
