@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from plantedmodel import BAD, BLOCKS, GOOD, HIDDEN, LAYER, NO, make_planted_model, prompts
+from trainkit import check_ctrl_c, check_help, check_refused, check_unwritable
 
 from tailrisk.cli import run
 from tailrisk.configfile import load_config
@@ -145,47 +146,32 @@ REFUSED = [
 def test_what_is_wrong_is_said_before_a_model_is_loaded(
     folder, capfd, tmp_path, monkeypatch, options, files, message
 ) -> None:
-    import tailrisk.proposals
-
-    def loaded(*_: object) -> None:
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(tailrisk.proposals, "load_target", loaded)
-    assert train(folder, *options, out=tmp_path / "d.safetensors", **files) == 2
-    err = capfd.readouterr().err
-    assert err.splitlines()[-1].startswith("error: ") or "error: " in err
-    assert message in err and "Traceback" not in err
-    assert list(tmp_path.iterdir()) == []
+    out = tmp_path / "d.safetensors"
+    check_refused(
+        lambda: train(folder, *options, out=out, **files),
+        "load_target",
+        message,
+        tmp_path,
+        capfd,
+        monkeypatch,
+    )
 
 
 def test_a_place_that_cannot_be_written_is_refused_first(folder, capfd, tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    for out, message in (
-        (tmp_path / "d.pt", "must end in .safetensors"),
-        (tmp_path / "file" / "d.safetensors", "cannot be written to"),
-    ):
-        assert train(folder, out=out) == 2
-        assert message in capfd.readouterr().err
+    check_unwritable(lambda out: train(folder, out=out), "d", tmp_path, capfd)
     (tmp_path / "d.safetensors").mkdir()
     assert train(folder, out=tmp_path / "d.safetensors") == 2
     assert "is a folder" in capfd.readouterr().err
 
 
 def test_ctrl_c_is_one_line(folder, capfd, tmp_path, monkeypatch) -> None:
-    import tailrisk.training.directions
+    import tailrisk.training.directions as module
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tailrisk.training.directions, "score_directions", interrupted)
-    assert train(folder, "--refusals", NO, out=tmp_path / "d.safetensors") == 130
-    err = capfd.readouterr().err
-    assert "interrupted." in err and "Traceback" not in err
+    out = tmp_path / "d.safetensors"
+    check_ctrl_c(
+        lambda: train(folder, "--refusals", NO, out=out), module, "score_directions", capfd, monkeypatch
+    )
 
 
 def test_help_is_there(capfd) -> None:
-    assert run(["train", "direction", "--help"]) == 0
-    out = capfd.readouterr().out
-    assert "--harmful" in out and "--max-kl" in out
-    assert run(["train", "--help"]) == 0
-    assert "direction" in capfd.readouterr().out
+    check_help("direction", ["--harmful", "--max-kl"], capfd)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from plantedmodel import BLOCKS, HIDDEN, LAYER, NO, make_planted_model
+from trainkit import check_ctrl_c, check_help, check_refused, check_unwritable
 
 from tailrisk.cli import run
 from tailrisk.configfile import load_config
@@ -225,18 +226,12 @@ REFUSED = [
 def test_what_is_wrong_is_said_before_a_model_is_loaded(
     folder, capfd, tmp_path, monkeypatch, options, files, message
 ) -> None:
-    import tailrisk.proposals
-
-    def loaded(*_: object) -> None:
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(tailrisk.proposals, "load_model", loaded)
     write(folder, "blank.yaml", questions=[])
     write(folder, "nojudge.yaml", coherence={"kind": "python", "function": "judges.py:coherence"})
-    assert train(folder, *options, out=tmp_path / "v.safetensors", **files) == 2
-    err = capfd.readouterr().err
-    assert "error: " in err and message in err and "Traceback" not in err
-    assert list(tmp_path.iterdir()) == []
+    out = tmp_path / "v.safetensors"
+    check_refused(
+        lambda: train(folder, *options, out=out, **files), "load_model", message, tmp_path, capfd, monkeypatch
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,30 +245,15 @@ def test_values_that_an_option_does_not_take_name_it(
 
 
 def test_a_place_that_cannot_be_written_is_refused_first(folder, capfd, tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    for out, message in (
-        (tmp_path / "v.pt", "must end in .safetensors"),
-        (tmp_path / "file" / "v.safetensors", "cannot be written to"),
-    ):
-        assert train(folder, out=out, trait="none.yaml") == 2
-        assert message in capfd.readouterr().err
+    check_unwritable(lambda out: train(folder, out=out, trait="none.yaml"), "v", tmp_path, capfd)
 
 
 def test_ctrl_c_is_one_line(folder, capfd, tmp_path, monkeypatch) -> None:
-    import tailrisk.training.persona
+    import tailrisk.training.persona as module
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tailrisk.training.persona, "find_vectors", interrupted)
-    assert train(folder, out=tmp_path / "v.safetensors") == 130
-    err = capfd.readouterr().err
-    assert "interrupted." in err and "Traceback" not in err
+    out = tmp_path / "v.safetensors"
+    check_ctrl_c(lambda: train(folder, out=out), module, "find_vectors", capfd, monkeypatch)
 
 
 def test_help_is_there(capfd) -> None:
-    assert run(["train", "persona", "--help"]) == 0
-    out = capfd.readouterr().out
-    assert "--trait" in out and "--coefficients" in out
-    assert run(["train", "--help"]) == 0
-    assert "persona" in capfd.readouterr().out
+    check_help("persona", ["--trait", "--coefficients"], capfd)

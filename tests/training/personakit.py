@@ -21,21 +21,6 @@ TRAIT: dict[str, Any] = {
 }
 
 
-class Counted:
-    """A watcher that remembers stages and steps."""
-
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.steps: list[int] = []
-
-    def stage(self, name: str, steps: int) -> None:
-        self.stages.append((name, steps))
-        self.steps.append(0)
-
-    def step(self, n: int = 1) -> None:
-        self.steps[-1] += n
-
-
 def trait(folder: Path, **changes: Any) -> LoadedTrait:
     path = folder / f"{changes.get('name', TRAIT['name'])}.yaml"
     path.write_text(yaml.safe_dump({**TRAIT, **changes}))

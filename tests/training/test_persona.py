@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from personakit import Counted, config, planted, trait
+from personakit import config, planted, trait
 from plantedmodel import LAYER, OTHER, REFUSE, TWIN
+from stepcount import Counted
 from tinymodel import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 
 from tailrisk.errors import ConfigError, InputError, ModelError

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from personakit import Counted, config, planted, trait
+from personakit import config, planted, trait
 from plantedmodel import BLOCKS, HIDDEN, LAYER, NO
 from safetensors import safe_open
+from stepcount import Counted
 
 from tailrisk.config import Config
 from tailrisk.errors import ConfigError

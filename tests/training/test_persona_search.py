@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from personakit import Counted, config, planted, trait
+from personakit import config, planted, trait
 from plantedmodel import LAYER, NO
+from stepcount import Counted
 
 from tailrisk.errors import ConfigError, ModelError
 from tailrisk.models.interventions.addition import Addition

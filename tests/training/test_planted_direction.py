@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from plantedmodel import BAD, BLOCKS, GOOD, HIDDEN, LAYER, NO, REFUSE, YES, make_planted_model, prompts
+from stepcount import Counted
 
 from tailrisk.errors import ConfigError, InputError, ModelError
 from tailrisk.models.directions import save_direction
@@ -27,19 +28,6 @@ HARMFUL, HARMLESS = prompts(BAD), prompts(GOOD)
 WANTED = Wanted(refusals=(NO,), layers=tuple(range(BLOCKS)))
 
 Loaded = tuple[View, Any]
-
-
-class Counted:
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.steps: list[int] = []
-
-    def stage(self, name: str, steps: int) -> None:
-        self.stages.append((name, steps))
-        self.steps.append(0)
-
-    def step(self, n: int = 1) -> None:
-        self.steps[-1] += n
 
 
 @pytest.fixture(scope="module")
