@@ -13,6 +13,7 @@ stays open keeps the draws of the smallest final round in reserve.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,6 +32,8 @@ from tailrisk.stats.shares import initial_shares
 SAFETY = (1.2, 2.0)
 """A last round's draws as a multiple of the forecast: at least, and at most where the budget has room. What
 is closed stays closed, so a round that falls short of its forecast cannot be mended."""
+SMALLEST = 8
+"""So many draws may close a prompt, however many components there are, where all but few of these have faded."""
 WORTHWHILE = 16
 """Fewer draws than this are not a round of their own: the prompt waits for its next turn."""
 
@@ -53,10 +56,13 @@ def plan_round(state: AuditState) -> RoundPlan | None:
 def next_round(state: AuditState) -> RoundPlan | None:
     """A round after the pilot; None when nothing is left to do."""
     ledgers = state.open_ledgers
-    if not ledgers or affordable(state) < _least(state) * len(ledgers):
+    if not ledgers or affordable(state) < 2 * len(ledgers):
         return None
     view = _with_safety(outlook(state, ledgers), _expected(state))
-    return _last_round(state, ledgers, view) or _middle_round(state, ledgers, view)
+    least = _least(state, view.shares)
+    if affordable(state) < least * len(ledgers):
+        return None
+    return _last_round(state, ledgers, view, least) or _middle_round(state, ledgers, view, least)
 
 
 def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
@@ -80,10 +86,11 @@ def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
             "each component). Raise budget.draws or budget.tokens, set budget.pilot, or take fewer prompts "
             "(prompts.limit)"
         )
-    final = can - needed < least * (prompts + len(begun))
+    smallest = min(least, SMALLEST) if budget.shares == "learned" else least
+    final = can - needed < smallest * (prompts + len(begun))
     fair = (can + sum(ledger.draws for ledger in begun)) / (prompts + len(begun))
-    learns = budget.shares == "learned" and not begun and all(s.components is None for s in used)
-    worth = pilot_worth(len(state.laws.names) - 1) if learns else 1.0
+    learns = budget.shares == "learned" and all(s.components is None for s in used)
+    worth = pilot_worth(len(state.laws.names) - 1, taught=bool(begun)) if learns else 1.0
     mass = round_mass(1.0, budget.pilot, fair, final=final, worth=worth)
     return round_of(
         state,
@@ -107,20 +114,22 @@ def _with_safety(view: Outlook, expected: int) -> Outlook:
     return view._replace(wanted=view.wanted * np.clip(fair / needed, *SAFETY))
 
 
-def _last_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook) -> RoundPlan | None:
+def _last_round(
+    state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook, least: int
+) -> RoundPlan | None:
     """Closes every prompt, if no other round can follow."""
-    least, prompts = _least(state), len(ledgers)
-    if _rounds_left(state, prompts) > 1 and affordable(state) >= (least + _worthwhile(state)) * prompts:
+    prompts, worthwhile = len(ledgers), max(least, WORTHWHILE)
+    if _rounds_left(state, prompts, worthwhile) > 1 and affordable(state) >= (least + worthwhile) * prompts:
         return None
     free = affordable(state) - least * prompts
     draws = least + _allocate(state, view, np.maximum(view.wanted - least, 0.0), free)
     return round_of(state, _prompt_plans(state, ledgers, view, draws, np.ones(prompts, bool), draws))
 
 
-def _middle_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook) -> RoundPlan:
-    least, worthwhile, prompts = _least(state), _worthwhile(state), len(ledgers)
+def _middle_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook, least: int) -> RoundPlan:
+    worthwhile, prompts = max(least, WORTHWHILE), len(ledgers)
     expected = _expected(state)
-    quota = min(expected // _rounds_left(state, prompts), affordable(state) - least * prompts)
+    quota = min(expected // _rounds_left(state, prompts, worthwhile), affordable(state) - least * prompts)
     wanted = np.maximum(view.wanted, np.where(view.settled, least, worthwhile))
     now = _allocate(state, view, wanted, quota)
     # What is not settled is not closed: it keeps mass for as many draws again.
@@ -168,13 +177,15 @@ def _prompt_plans(
     ]
 
 
-def _least(state: AuditState) -> int:
-    """The smallest round of an open prompt: two draws a component."""
-    return 2 * max(len(ledger.components) for ledger in state.open_ledgers)
+def _least(state: AuditState, shares: FloatArray) -> int:
+    """The smallest round of an open prompt: two draws a component, or fewer where ``shares`` [P, K] rest on a few.
 
-
-def _worthwhile(state: AuditState) -> int:
-    return max(_least(state), WORTHWHILE)
+    These are the target and the effective number of proposals, the inverse sum of squares of their shares.
+    """
+    every = 2 * max(len(ledger.components) for ledger in state.open_ledgers)
+    squares = np.square(shares[:, 1:]).sum(axis=1)
+    effective = np.square(shares[:, 1:].sum(axis=1)) / np.where(squares > 0.0, squares, 1.0)
+    return min(every, max(SMALLEST, 2 * (1 + math.ceil(effective.max() - 1e-9))))
 
 
 def _expected(state: AuditState) -> int:
@@ -185,8 +196,8 @@ def _expected(state: AuditState) -> int:
     return max(affordable(state), min(state.draws_left, int(tokens * state.draws / max(state.tokens, 1))))
 
 
-def _rounds_left(state: AuditState, prompts: int) -> int:
+def _rounds_left(state: AuditState, prompts: int, worthwhile: int) -> int:
     """Rounds that may still come: no more than asked for, and each worth its while."""
     pilots = 2 if choose_scouts(state) else 1
     allowed = state.config.budget.rounds - (state.round + 1 - state.search_rounds - pilots)
-    return max(1, min(allowed, _expected(state) // (_worthwhile(state) * prompts)))
+    return max(1, min(allowed, _expected(state) // (worthwhile * prompts)))

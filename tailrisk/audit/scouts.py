@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from tailrisk.audit.outlook import next_shares
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.records import FloatArray
@@ -20,8 +22,8 @@ FEWEST_PROPOSALS = 3
 FEWEST_PROMPTS = 8
 EVERY = 4
 """One prompt in so many is a scout."""
-EXPLORED = 0.25
-"""The part of another prompt's pilot that goes by equal shares all the same."""
+EXPLORED = 0.2
+"""The part of its equal share that every component keeps in another prompt's pilot, whatever the scouts found."""
 
 
 class Start(NamedTuple):
@@ -63,6 +65,12 @@ def learned_starts(state: AuditState, waiting: Sequence[PromptLedger]) -> dict[s
         return {ledger.prompt.id: Start(None, even) for ledger in waiting}
     shares = next_shares(state, [*waiting, *begun])[: len(waiting)]
     return {
-        ledger.prompt.id: Start(None, EXPLORED * even + (1 - EXPLORED) * row)
+        ledger.prompt.id: Start(None, _exploring(row, even))
         for ledger, row in zip(waiting, shares, strict=True)
     }
+
+
+def _exploring(shares: FloatArray, even: FloatArray) -> FloatArray:
+    """[K] ``shares`` in which every proposal has a part of its equal share; the target's stays."""
+    proposals = np.maximum(shares[1:], EXPLORED * even[1:])
+    return np.concatenate([shares[:1], proposals * (1.0 - shares[0]) / proposals.sum()])

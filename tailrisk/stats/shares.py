@@ -7,12 +7,13 @@ method), the prior entering as pseudo-hits.
 
 Weights compare components where several have hits. Where one alone has, they say nothing: an over-steered proposal
 hits each time, and that its hits weigh next to nothing shows beside those of another only. So the hits of such a
-prompt count less, see ``_confirmed``.
+prompt count for what that component's hits were worth in prompts where they could be compared, see ``_confirmed``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -23,9 +24,10 @@ from tailrisk.stats.estimators import Contributions, contributions
 from tailrisk.stats.ledger import RoundDraws
 
 _STEPS = 20
-_FLOOR, _FLOORS = 0.02, 0.1
+_FLOOR, _FLOORS = 0.01, 0.05
 _PRIOR_HITS = 10.0
-_ALONE = 0.6, 2.0
+_ALONE = 0.2, 2.0
+_MOST_SEEN = 10.0
 
 
 def initial_shares(k: int, target_share: float) -> FloatArray:
@@ -36,10 +38,10 @@ def initial_shares(k: int, target_share: float) -> FloatArray:
 
 
 def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
-    """[K] the same shares with at least ``target_share`` for the target and 2 % for every other component.
+    """[K] the same shares with at least ``target_share`` for the target and 1 % for every other component.
 
     No component ever vanishes, so it can come back when the hits change; with many components the floor
-    is lower, so that floors take no more than a tenth of what the target leaves. The sum is one.
+    is lower, so that floors take no more than a twentieth of what the target leaves. The sum is one.
     """
     k = len(shares)
     if k == 1:
@@ -68,13 +70,42 @@ def _normalised(parts: Contributions) -> FloatArray:
     return parts.part / total if total > 0 else np.zeros(len(parts.part))
 
 
-def _confirmed(parts: Contributions, k: int) -> float:
-    """What a prompt's hits count for, below one: (m + a) / (m + b) with m hits by others than the component that
-    found most of the harm."""
-    by_component = np.bincount(parts.component, minlength=k)
-    leader = int(np.argmax(np.bincount(parts.component, weights=parts.part, minlength=k)))
-    others = float(by_component.sum() - by_component[leader])
-    return (others + _ALONE[0]) / (others + _ALONE[1])
+class _Hits(NamedTuple):
+    """One prompt's: ``counts`` [K] by component, ``leader`` the component that found most of the harm, ``good`` [K]
+    how many of them weigh as much as the prompt's hits on average."""
+
+    counts: FloatArray
+    leader: int
+    good: FloatArray
+
+
+def _by_component(parts: Contributions, k: int) -> _Hits:
+    counts = np.bincount(parts.component, minlength=k).astype(np.float64)
+    mass = np.bincount(parts.component, weights=_normalised(parts), minlength=k)
+    return _Hits(counts, int(np.argmax(mass)), np.minimum(counts, mass * counts.sum()))
+
+
+def _confirmed(hits: Sequence[Contributions | None], k: int) -> FloatArray:
+    """[C] what the hits of each of C prompts count for, between 0 and 1.
+
+    (m + a + good) / (m + b + seen), with m hits of the prompt by others than its leader; ``seen`` are the leader's hits
+    in other prompts that have hits of several components, ``good`` those of them that weighed their part there. A
+    prompt with hundreds of hits is still one prompt, so no more than ``_MOST_SEEN`` of each are counted.
+    """
+    own = [_by_component(h, k) if h is not None else None for h in hits]
+    seen, good = np.zeros((len(hits), k)), np.zeros((len(hits), k))
+    for i, x in enumerate(own):
+        if x is not None and np.count_nonzero(x.counts) > 1:
+            scale = _MOST_SEEN / np.maximum(x.counts, _MOST_SEEN)
+            seen[i], good[i] = scale * x.counts, scale * x.good
+    all_seen, all_good = seen.sum(axis=0), good.sum(axis=0)
+    result = np.zeros(len(hits))
+    for i, x in enumerate(own):
+        if x is not None:
+            others = x.counts.sum() - x.counts[x.leader]
+            liked, met = (all_good - good[i])[x.leader], (all_seen - seen[i])[x.leader]
+            result[i] = (others + _ALONE[0] + liked) / (others + _ALONE[1] + met)
+    return result
 
 
 def _fit(
@@ -89,10 +120,10 @@ def _fit(
     return beta
 
 
-def _pooled(found: Sequence[Contributions], start: FloatArray) -> FloatArray:
-    """[K] shares for prompts that count once each, and ``start`` [K] as one prompt more."""
-    log_q = np.concatenate([h.log_q for h in found])
-    weight = np.concatenate([_normalised(h) * _confirmed(h, len(start)) for h in found])
+def _pooled(found: Sequence[tuple[Contributions, float]], start: FloatArray) -> FloatArray:
+    """[K] shares for prompts with hits that count for so much each, and ``start`` [K] as one prompt more."""
+    log_q = np.concatenate([h.log_q for h, _ in found])
+    weight = np.concatenate([_normalised(h) * worth for h, worth in found])
     return _fit(log_q, weight, start, start, 1.0)
 
 
@@ -117,31 +148,35 @@ def component_shares(
     k = next(len(rounds[0].counts) for rounds in rounds_by_prompt if rounds)
     start = initial_shares(k, target_share) if start is None else with_floors(start, target_share)
     hits = [contributions(rounds, corrected=corrected) if rounds else None for rounds in rounds_by_prompt]
-    found = [h for h in hits if h is not None and _normalised(h).sum() > 0]
+    worths = _confirmed(hits, k)
+    found = [(h, x) for h, x in zip(hits, worths, strict=True) if h is not None and _normalised(h).sum() > 0]
     if not found or k == 1:
         return np.tile(start, (len(rounds_by_prompt), 1))
     # The start counts as one prompt of its own, so that a single prompt's first hits do not rule all others.
     pooled = _pooled(found, start)
     rows = []
-    for h, prior in zip(hits, _priors(hits, groups, pooled), strict=True):
+    for h, worth, prior in zip(hits, worths, _priors(hits, worths, groups, pooled), strict=True):
         if h is None or _normalised(h).sum() == 0:
             rows.append(with_floors(prior, target_share))
             continue
-        weight = _normalised(h) * effective_size(h.part) * _confirmed(h, k)
+        weight = _normalised(h) * effective_size(h.part) * worth
         rows.append(with_floors(_fit(h.log_q, weight, prior, prior, prior_hits), target_share))
     return np.array(rows)
 
 
 def _priors(
-    hits: Sequence[Contributions | None], groups: Sequence[str | None] | None, pooled: FloatArray
+    hits: Sequence[Contributions | None],
+    worths: FloatArray,
+    groups: Sequence[str | None] | None,
+    pooled: FloatArray,
 ) -> list[FloatArray]:
     """[C] shares that each prompt's own hits are added to: those of all prompts, ``pooled`` [K], or, in a group of
     several prompts with hits, those of the group, in which all prompts together count as one more prompt."""
     named = [None] * len(hits) if groups is None else list(groups)
     priors = dict[str | None, FloatArray]({None: pooled})
     for group in dict.fromkeys(named):
-        members = [h for h, g in zip(hits, named, strict=True) if g == group]
-        found = [h for h in members if h is not None and _normalised(h).sum() > 0]
+        members = [(h, x) for h, x, g in zip(hits, worths, named, strict=True) if g == group]
+        found = [(h, x) for h, x in members if h is not None and _normalised(h).sum() > 0]
         # A prompt alone in its group would count its own hits twice.
         if group is not None and found and len(members) > 1:
             priors[group] = _pooled(found, pooled)

@@ -145,4 +145,9 @@ class GateLaws(TableLaws):
     words, length = WORDS, LENGTH
 
     def tables(self, prompt: Prompt) -> np.ndarray:
-        return tables(self.names, *parameters(prompt))
+        return _kept(self.names, *parameters(prompt))
+
+
+@cache
+def _kept(names: tuple[str, ...], gate: float, depth: int) -> np.ndarray:
+    return tables(names, gate, depth)

@@ -269,10 +269,10 @@ def _shares(rows: Sequence[Row]) -> list[str]:
         for r in rows
     ]
     text = (
-        f"Draws a prompt for a factor of two with probability 95 %, whole audits ({rows[0]['replications']} at each "
-        "number shown) of several prompts that learn from one another. Of five proposals one is good; the others are "
-        "mild, over-steered, and two that are blind to most of the harm. Equal shares are those of the pilot in every "
-        "round."
+        "Draws a prompt for a factor of two with probability 95 %, whole audits of several prompts that learn from one "
+        f"another; interpolated between numbers of draws on a grid, {rows[0]['replications'] // 8} audits at each and "
+        f"{rows[0]['replications']} near the end. Of five proposals one is good; the others are mild, over-steered, "
+        "and two that are blind to most of the harm. Equal shares are those of the pilot in every round."
     )
     return ["## What learned shares save", "", text, "", *_table(head, out)]
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logit
 from truth import gate
 from truth.tablelaws import EventJudge, audit_in_memory, text_prompts, toy_config
 
@@ -27,22 +29,27 @@ PLACES: dict[str, tuple[tuple[float, int], ...]] = {
 }
 """Event -> probability and depth of the gate of each prompt."""
 TARGET_SHARE = 0.1
-PILOT, ROUNDS = 48, 4
+PILOT, ROUNDS = 48, 6
 FEWEST, STEP, STEPS = 100, 1.08, 36
+NEAR = 0.85, 0.995
+"""Parts within that the line goes through; with fewer draws it bends."""
 
 
 def learned(times: int, events: Sequence[str], *, seed: int = 3) -> list[dict[str, Any]]:
-    """One row an event: the least draws a prompt with which 95 % of the estimates are within a factor of two, by
-    equal shares and by learned ones, and the bias at these."""
+    """One row an event: the draws a prompt with which 95 % of the estimates are within a factor of two, by
+    equal shares and by learned ones, and the bias at about these."""
     rows = []
     for event in events:
         row: dict[str, Any] = {"event": event, "prompts": len(PLACES[event]), "replications": times}
         for kind in ("equal", "learned"):
-            n = _least(event, kind, max(times // 8, 8), seed)
+            seen = _search(event, kind, max(times // 8, 8), seed)
+            n = seen[-1].draws
             ratios = _ratios(event, kind, n, times, seed + 1)
+            seen.append(Seen(n, close(ratios.ravel()), ratios.size))
             row[kind] = {
-                "draws": n,
-                "within": close(ratios.ravel()),
+                "draws": _draws_wanted(seen),
+                "checked": n,
+                "within": seen[-1].within,
                 "bias": [z_of(column) for column in ratios.T],
                 "bias_of_all": z_of(ratios.mean(axis=1)),
             }
@@ -50,17 +57,48 @@ def learned(times: int, events: Sequence[str], *, seed: int = 3) -> list[dict[st
     return rows
 
 
-def _least(event: str, kind: str, times: int, seed: int) -> int:
-    """On a geometric grid, found by bisection: the part within a factor of two grows with the draws."""
+class Seen(NamedTuple):
+    """The part of ``n`` estimates that is within the factor, with so many draws a prompt."""
+
+    draws: int
+    within: float
+    n: int
+
+
+def _search(event: str, kind: str, times: int, seed: int) -> list[Seen]:
+    """Bisection on a geometric grid, for the part within a factor of two grows with the draws; the last one is the
+    least that reaches it, or next to it."""
     grid = [math.ceil(FEWEST * STEP**i) for i in range(STEPS)]
     low, high = 0, len(grid) - 1
+    seen = []
     while low < high:
         middle = (low + high) // 2
-        if close(_ratios(event, kind, grid[middle], times, seed).ravel()) >= WANTED:
+        ratios = _ratios(event, kind, grid[middle], times, seed)
+        seen.append(Seen(grid[middle], close(ratios.ravel()), ratios.size))
+        if seen[-1].within >= WANTED:
             high = middle
         else:
             low = middle + 1
-    return grid[low]
+    return seen
+
+
+def _draws_wanted(seen: Sequence[Seen]) -> int:
+    """Where the log-odds of being within, a straight line in log draws near there, reach those wanted: the line of
+    most likelihood through all that was seen, so that no single noisy audit decides."""
+    near = [s for s in seen if NEAR[0] <= s.within <= NEAR[1]] or seen
+    x = np.log([s.draws for s in near])
+    within, n = np.array([s.within for s in near]), np.array([s.n for s in near])
+
+    def surprise(line: np.ndarray) -> float:
+        odds = line[0] + line[1] * (x - x.mean())
+        return float(n @ (np.logaddexp(0.0, odds) - within * odds))
+
+    if np.ptp(x) == 0.0:
+        return seen[-1].draws
+    level, slope = minimize(surprise, np.array([logit(WANTED), 3.0]), method="Nelder-Mead").x
+    if slope <= 0:  # of a handful of audits, in the quick form
+        return seen[-1].draws
+    return round(math.exp(x.mean() + (logit(WANTED) - level) / slope))
 
 
 @cache
