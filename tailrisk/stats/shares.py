@@ -65,9 +65,14 @@ def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
     return scaled
 
 
+def _found(rounds: Sequence[RoundDraws], corrected: bool) -> Contributions | None:
+    """A prompt's hits; None where there are none that weigh anything."""
+    parts = contributions(rounds, corrected=corrected) if rounds else None
+    return parts if parts is not None and parts.part.sum() > 0 else None
+
+
 def _normalised(parts: Contributions) -> FloatArray:
-    total = parts.part.sum()
-    return parts.part / total if total > 0 else np.zeros(len(parts.part))
+    return parts.part / parts.part.sum()
 
 
 class _Hits(NamedTuple):
@@ -147,16 +152,16 @@ def component_shares(
     """
     k = next(len(rounds[0].counts) for rounds in rounds_by_prompt if rounds)
     start = initial_shares(k, target_share) if start is None else with_floors(start, target_share)
-    hits = [contributions(rounds, corrected=corrected) if rounds else None for rounds in rounds_by_prompt]
+    hits = [_found(rounds, corrected) for rounds in rounds_by_prompt]
     worths = _confirmed(hits, k)
-    found = [(h, x) for h, x in zip(hits, worths, strict=True) if h is not None and _normalised(h).sum() > 0]
+    found = [(h, x) for h, x in zip(hits, worths, strict=True) if h is not None]
     if not found or k == 1:
         return np.tile(start, (len(rounds_by_prompt), 1))
     # The start counts as one prompt of its own, so that a single prompt's first hits do not rule all others.
     pooled = _pooled(found, start)
     rows = []
     for h, worth, prior in zip(hits, worths, _priors(hits, worths, groups, pooled), strict=True):
-        if h is None or _normalised(h).sum() == 0:
+        if h is None:
             rows.append(with_floors(prior, target_share))
             continue
         weight = _normalised(h) * effective_size(h.part) * worth
@@ -176,7 +181,7 @@ def _priors(
     priors = dict[str | None, FloatArray]({None: pooled})
     for group in dict.fromkeys(named):
         members = [(h, x) for h, x, g in zip(hits, worths, named, strict=True) if g == group]
-        found = [(h, x) for h, x in members if h is not None and _normalised(h).sum() > 0]
+        found = [(h, x) for h, x in members if h is not None]
         # A prompt alone in its group would count its own hits twice.
         if group is not None and found and len(members) > 1:
             priors[group] = _pooled(found, pooled)

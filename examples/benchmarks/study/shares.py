@@ -45,7 +45,7 @@ def learned(times: int, events: Sequence[str], *, seed: int = 3) -> list[dict[st
             seen = _search(event, kind, max(times // 8, 8), seed)
             n = seen[-1].draws
             ratios = _ratios(event, kind, n, times, seed + 1)
-            seen.append(Seen(n, close(ratios.ravel()), ratios.size))
+            seen.append(_seen(n, ratios))
             row[kind] = {
                 "draws": _draws_wanted(seen),
                 "checked": n,
@@ -65,6 +65,10 @@ class Seen(NamedTuple):
     n: int
 
 
+def _seen(draws: int, ratios: np.ndarray) -> Seen:
+    return Seen(draws, close(ratios.ravel()), ratios.size)
+
+
 def _search(event: str, kind: str, times: int, seed: int) -> list[Seen]:
     """Bisection on a geometric grid, for the part within a factor of two grows with the draws; the last one is the
     least that reaches it, or next to it."""
@@ -74,7 +78,7 @@ def _search(event: str, kind: str, times: int, seed: int) -> list[Seen]:
     while low < high:
         middle = (low + high) // 2
         ratios = _ratios(event, kind, grid[middle], times, seed)
-        seen.append(Seen(grid[middle], close(ratios.ravel()), ratios.size))
+        seen.append(_seen(grid[middle], ratios))
         if seen[-1].within >= WANTED:
             high = middle
         else:
