@@ -11,10 +11,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+
+def expected_draws(counts: ArrayLike, faded: ArrayLike | None) -> FloatArray:
+    """[K] ``counts`` as they are, but of the components of which ``faded`` [K] says so, the draws expected."""
+    whole = np.asarray(counts, dtype=np.float64)
+    if faded is None:
+        return whole
+    parts = np.asarray(faded, dtype=np.float64)
+    return np.where(parts > 0.0, parts, whole)
 
 
 class Verdict(enum.IntEnum):
@@ -127,13 +136,21 @@ class PromptPlan:
     round *before* it is drawn; over a prompt's rounds the masses add up to one (``final`` takes the rest).
     Mass 0: the draws are for choosing what to draw later and never enter the estimate.
     ``components``: in increasing order, the target first, those that the draws are scored under (None: all);
-    the others have count 0. All rounds of a prompt with a mass have the same."""
+    the others have count 0. All rounds of a prompt with a mass have the same. ``faded``: where some components
+    are too small for draws of their own, the draws expected of each, 0 for the others; they share their draws,
+    of which each went to one of them by lot, see ``tailrisk.audit.counts``."""
 
     prompt_id: str
     counts: tuple[int, ...]
     mass: float
     final: bool
     components: tuple[int, ...] | None = None
+    faded: tuple[float, ...] | None = None
+
+    @property
+    def expected(self) -> FloatArray:
+        """[K] draws expected of each component before the lot was cast: what weights go by."""
+        return expected_draws(self.counts, self.faded)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -98,7 +98,7 @@ def _searched_shares(ledgers: Sequence[PromptLedger]) -> FloatArray | None:
     without a search."""
     if any(ledger.restriction is None for ledger in ledgers):
         return None
-    pilots = np.sum([ledger.rounds[0].counts for ledger in ledgers if ledger.rounds], axis=0)
+    pilots = np.sum([ledger.rounds[0].expected for ledger in ledgers if ledger.rounds], axis=0)
     return pilots / pilots.sum()
 
 

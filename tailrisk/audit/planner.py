@@ -1,4 +1,4 @@
-"""The next round: a pure function of the configuration and of the log, no clock, no chance.
+"""The next round: a pure function of the configuration and of the log, no clock, no chance but the run's seed.
 
 The first round is the pilot, of the same size for every prompt; where there are many components, some prompts
 have theirs first, as scouts, and the pilots of the others begin with what these found. Every later round spends the
@@ -25,6 +25,7 @@ from tailrisk.audit.scouts import Start, choose_scouts, learned_starts
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.errors import ConfigError
 from tailrisk.records import FloatArray, IntArray, PromptPlan, RoundPlan
+from tailrisk.seeds import derive_seed
 from tailrisk.stats.allocators import PromptNeeds, get_allocator
 from tailrisk.stats.masses import pilot_worth, round_mass
 from tailrisk.stats.shares import initial_shares
@@ -95,13 +96,7 @@ def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
     return round_of(
         state,
         [
-            PromptPlan(
-                prompt_id=ledger.prompt.id,
-                counts=split_draws(budget.pilot, start.shares, budget.target_share),
-                mass=mass,
-                final=final,
-                components=start.components,
-            )
+            _plan_of(state, ledger, budget.pilot, start.shares, mass, final, start.components)
             for ledger, start in zip(ledgers, used, strict=True)
         ],
     )
@@ -165,27 +160,47 @@ def _prompt_plans(
 ) -> list[PromptPlan]:
     """Plans of the prompts with draws; ``expected`` [P] are all draws they may still get, these included."""
     return [
-        PromptPlan(
-            prompt_id=ledger.prompt.id,
-            counts=split_draws(int(n), shares, state.config.budget.target_share),
-            mass=round_mass(ledger.mass_left, int(n), float(ever), final=bool(last)),
-            final=bool(last),
-            components=ledger.restriction,
+        _plan_of(
+            state,
+            ledger,
+            int(n),
+            shares,
+            round_mass(ledger.mass_left, int(n), float(ever), final=bool(last)),
+            bool(last),
+            ledger.restriction,
         )
         for ledger, shares, n, last, ever in zip(ledgers, view.shares, draws, final, expected, strict=True)
         if n > 0
     ]
 
 
+def _plan_of(
+    state: AuditState,
+    ledger: PromptLedger,
+    n: int,
+    shares: FloatArray,
+    mass: float,
+    final: bool,
+    components: tuple[int, ...] | None,
+) -> PromptPlan:
+    prompt = ledger.prompt.id
+    seed = derive_seed(state.config.run.seed, prompt, "split", state.round + 1)
+    counts, faded = split_draws(n, shares, state.config.budget.target_share, seed)
+    return PromptPlan(
+        prompt_id=prompt, counts=counts, mass=mass, final=final, components=components, faded=faded
+    )
+
+
 def _least(state: AuditState, shares: FloatArray) -> int:
     """The smallest round of an open prompt: two draws a component, or fewer where ``shares`` [P, K] rest on a few.
 
-    These are the target and the effective number of proposals, the inverse sum of squares of their shares.
+    Two then for the target and each of the effective number of proposals, the inverse sum of squares of their shares,
+    and one for all that have faded.
     """
     every = 2 * max(len(ledger.components) for ledger in state.open_ledgers)
     squares = np.square(shares[:, 1:]).sum(axis=1)
     effective = np.square(shares[:, 1:].sum(axis=1)) / np.where(squares > 0.0, squares, 1.0)
-    return min(every, max(SMALLEST, 2 * (1 + math.ceil(effective.max() - 1e-9))))
+    return min(every, max(SMALLEST, 2 * (1 + math.ceil(effective.max() - 1e-9)) + 1))
 
 
 def _expected(state: AuditState) -> int:

@@ -43,19 +43,19 @@ def weighted_hits(folder: Path, state: AuditState, estimates: Sequence[Estimate]
 
 
 class _Weights:
-    """The weights of a batch's draws, by the counts its round planned for its prompt."""
+    """The weights of a batch's draws, by the draws its round expected for its prompt."""
 
     def __init__(self, state: AuditState) -> None:
         self._laws: LawCard = state.laws
-        self._counts = {
-            (prompt_id, entry.round): np.asarray(entry.plan.counts)
+        self._expected = {
+            (prompt_id, entry.round): entry.plan.expected
             for prompt_id, ledger in state.ledgers.items()
             for entry in ledger.entries
         }
 
     def __call__(self, result: BatchResult) -> FloatArray:
         batch = result.batch
-        log_w = mixture_log_weights(result.log_q, self._counts[batch.prompt_id, batch.round])
+        log_w = mixture_log_weights(result.log_q, self._expected[batch.prompt_id, batch.round])
         if self._laws.corrected:
             log_w = log_w + result.log_q[:, batch.component] - result.log_q_sample
         return np.exp(log_w)
@@ -70,6 +70,6 @@ def _scales(state: AuditState, estimates: Sequence[Estimate]) -> dict[tuple[str,
         if estimate.estimate > 0:
             for entry in used:
                 scales[prompt_id, entry.round] = (
-                    entry.plan.mass / mass / sum(entry.plan.counts) / estimate.estimate
+                    entry.plan.mass / mass / float(entry.plan.expected.sum()) / estimate.estimate
                 )
     return scales

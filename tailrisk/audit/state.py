@@ -69,6 +69,7 @@ class PromptRound:
             log_q=np.concatenate([b.log_q for b in parts]),
             log_q_sample=np.concatenate([b.log_q_sample for b in parts]),
             verdict=np.concatenate([b.verdicts for b in parts]),
+            faded=None if self.plan.faded is None else np.asarray(self.plan.faded, dtype=np.float64),
         )
         return draws if self.plan.components is None else draws.under(self.plan.components)
 

@@ -82,7 +82,7 @@ def read(folder: Path, names: Sequence[str], *, corrected: bool) -> Replay:
         out.judge_errors += sum(map(bool, result.judge_errors))
         if not plan.mass:
             continue
-        log_w = mixture_log_weights(result.log_q, np.asarray(plan.counts)) + (own if corrected else 0.0)
+        log_w = mixture_log_weights(result.log_q, plan.expected) + (own if corrected else 0.0)
         hit = result.verdicts == Verdict.HARM
         everything.append(log_w)
         harmful.append(log_w[hit])
@@ -108,7 +108,7 @@ def _add_hits(
 ) -> None:
     """Adds a batch's harmful draws to their prompt's, one entry an answer however often it was drawn."""
     batch = result.batch
-    scale = plan.mass / sum(plan.counts)
+    scale = plan.mass / float(plan.expected.sum())
     for i in map(int, where):
         weight = math.exp(log_w[i])
         answer = result.tokens[i].tobytes()

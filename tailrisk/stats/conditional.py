@@ -89,15 +89,15 @@ def _hits(
             raise InputError(
                 f"values[{i}]: not finite at {bad} harmful draws; give them a number or exclude them by event"
             )
-        found.append(_Hits(round_, rows, w[rows] * (round_.mass / float(np.sum(round_.counts))), chosen))
+        found.append(_Hits(round_, rows, w[rows] * (round_.mass / float(round_.expected.sum())), chosen))
     return found
 
 
 def _variance(hits: _Hits, residual: FloatArray) -> FloatArray:
     """[G] variance of the sum of ``residual`` [h, G] over one round's draws, within components."""
-    counts = np.asarray(hits.round_.counts, dtype=np.int64)
-    component = np.asarray(hits.round_.component, dtype=np.int64)[hits.rows]
-    ordered = [np.sort(residual[component == k], axis=0) for k in range(len(counts))]
+    strata, counts = hits.round_.strata
+    stratum = strata[hits.rows]
+    ordered = [np.sort(residual[stratum == k], axis=0) for k in range(len(counts))]
     n = float(counts.sum())
     each = [
         round_variance([o[:, g] for o in ordered], counts.tolist(), counts) for g in range(residual.shape[1])

@@ -49,7 +49,7 @@ def control_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, correc
     Exactly unbiased given the plan, for adaptive plans too. The variance is the within-component one of
     each half's residuals, halves taken as uncorrelated: a little low where the fits rest on few hits. A
     round that cannot be halved (one draw of the target, or none and another component with a single one;
-    no component with four draws) enters with its plain mixture mean.
+    no component with four draws; components that share their draws by lot) enters with its plain mixture mean.
 
     Unbiased has its price: with few hits the value may come out below zero, and no interval is built on it.
     The halves go by the order of a component's draws in the round, which must not depend on the answers:
@@ -74,6 +74,9 @@ def control_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, correc
 
 def _halves(round_: RoundDraws, hit: NDArray[np.bool_], corrected: bool) -> tuple[_Half, _Half] | None:
     counts = np.asarray(round_.counts, dtype=np.int64)
+    # The lot may have given one of the faded components its only draw: no two halves have the same mixture.
+    if round_.faded is not None:
+        return None
     # A half must reach whatever the round reaches; with the target in both halves it does.
     single = counts == 1
     if single[0] or (counts[0] == 0 and single.any()):

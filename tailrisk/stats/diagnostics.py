@@ -139,7 +139,7 @@ def _tolerance(rounds: Sequence[RoundDraws], k: int, mean: Mean, corrected: bool
     half precision that of a rare opening need not: its probability is measured in another pass.
     """
     least = _RATIO_NUMERICS if k and corrected else _WEIGHT_NUMERICS
-    used = [r for r in rounds if r.counts[k] > 0]
+    used = [r for r in rounds if r.fixed[k]]
     unseen = sum((r.mass / mean.mass / float(r.counts[k])) ** 2 for r in used)
     return max(_WEIGHT_SE * mean.standard_error, _UNSEEN_DRAWS * float(np.sqrt(unseen)), least)
 

@@ -5,7 +5,8 @@ sum_r a_r mu_r with a_r chosen before round r is drawn and sum a_r = 1: whatever
 counts and the moment to stop. While a prompt is open the masses are renormalised by their sum so far.
 
 Variance: draws of a component are independent given the past, so Var(mu_r) = sum_k n_rk s_rk^2 / n_r^2
-with s_rk^2 the variance of w_r h under q_k. The weight w_r depends on the round's own shares, so draws of
+with s_rk^2 the variance of w_r h under q_k; components that share their draws by lot are one stratum, of their
+mixture. The weight w_r depends on the round's own shares, so draws of
 other rounds are *reweighted to round r's shares* before they are pooled into s_rk^2: pooling w h as it
 stands would mix variances of different mixtures.
 
@@ -56,17 +57,29 @@ def _spread(values: FloatArray, n: int) -> tuple[float, float]:
     return total, (float(np.square(values - mean).sum()) + (n - len(values)) * mean * mean) / (n - 1)
 
 
-def round_variance(groups: Sequence[FloatArray], available: Sequence[int], counts: IntArray) -> float:
-    """sum_k n_k s_k^2 / n^2; a component seen only once gets the overall variance of all draws.
+def round_variance(
+    groups: Sequence[FloatArray],
+    available: Sequence[int],
+    counts: FloatArray | IntArray,
+    faded: FloatArray | None = None,
+) -> float:
+    """sum_k n_k s_k^2 / n^2; a component seen less than twice gets the overall variance of all draws.
 
     ``groups``: the non-zero values of each of the K components, sorted; ``available`` [K]: how many values
-    each component has, zeros included; ``counts`` [K]: n_k.
+    each component has, zeros included; ``counts`` [K]: n_k, or the draws expected. Of those that are ``faded`` [K],
+    a draw is of a component by lot: sum_k f_k (m_k - m)^2 is added, with the means m_k and their own mean m.
     """
-    spreads = [_spread(g, n)[1] for g, n in zip(groups, available, strict=True)]
-    if any(n == 1 and c > 0 for n, c in zip(available, counts, strict=True)):
-        overall = _spread(np.sort(np.concatenate(groups)), sum(available))[1]
-        spreads = [overall if n == 1 else s for s, n in zip(spreads, available, strict=True)]
-    return float(sum(int(c) * s for c, s in zip(counts, spreads, strict=True))) / float(counts.sum()) ** 2
+    totals, spreads = map(list, zip(*map(_spread, groups, available), strict=True))
+    means = [t / n if n else 0.0 for t, n in zip(totals, available, strict=True)]
+    if any(n < 2 and c > 0 for n, c in zip(available, counts, strict=True)):
+        total, overall = _spread(np.sort(np.concatenate(groups)), sum(available))
+        spreads = [overall if n < 2 else s for s, n in zip(spreads, available, strict=True)]
+        means = [m if n else total / sum(available) for m, n in zip(means, available, strict=True)]
+    within = float(sum(float(c) * s for c, s in zip(counts, spreads, strict=True)))
+    if faded is not None:
+        levels = np.array(means)
+        within += float(faded @ np.square(levels - faded @ levels / faded.sum()))
+    return within / float(np.sum(counts)) ** 2
 
 
 def combine_rounds(masses: Sequence[float], means: Sequence[float], variances: Sequence[float]) -> Mean:
@@ -91,14 +104,14 @@ def event_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, correcte
     available = [int(sum(int(r.counts[k]) for r in rounds)) for k in k_all]
     means, variances = [], []
     for r, round_ in enumerate(rounds):
-        counts = np.asarray(round_.counts, dtype=np.int64)
-        w = np.exp(mixture_log_weights(log_q, counts)) * factor
+        expected = round_.expected
+        w = np.exp(mixture_log_weights(log_q, expected)) * factor
         own = np.zeros(len(w), dtype=bool)
         own[edges[r] : edges[r + 1]] = True
         totals = [float(np.sort(w[own & (component == k)]).sum()) for k in k_all]
         groups = [np.sort(w[component == k]) for k in k_all]
-        means.append(sum(totals) / int(counts.sum()))
-        variances.append(round_variance(groups, available, counts))
+        means.append(sum(totals) / float(expected.sum()))
+        variances.append(round_variance(groups, available, expected, round_.faded))
     return combine_rounds([r.mass for r in rounds], means, variances)
 
 
@@ -107,21 +120,21 @@ def ratio_means(rounds: Sequence[RoundDraws], *, corrected: bool) -> tuple[Mean 
 
     Each is one if log-probabilities and samplers agree (Owen & Zhou 2000). None for a component that never
     drew: nothing holds its ratio down, so its mean says little. Every draw counts here, so each round's
-    variance comes from its own draws; a round in which a component has no draws is left out for it.
+    variance comes from its own draws; a round in which a component has no draws, or has faded, is left out for it.
     """
     k_all = range(len(rounds[0].counts))
     rows: list[list[tuple[float, float, float]]] = [[] for _ in k_all]
     for round_ in rounds:
-        counts = np.asarray(round_.counts, dtype=np.int64)
-        ratios = density_ratios(round_.log_q, counts)
+        stratum, sizes = round_.strata
+        ratios = density_ratios(round_.log_q, round_.expected)
         if corrected:
             ratios = ratios * np.exp(own_correction(round_))[:, None]
         for k in k_all:
-            if k and not counts[k]:
+            if k and not round_.fixed[k]:
                 continue
-            groups = [np.sort(ratios[round_.component == j, k]) for j in k_all]
-            value = sum(float(g.sum()) for g in groups) / int(counts.sum())
-            rows[k].append((round_.mass, value, round_variance(groups, counts.tolist(), counts)))
+            groups = [np.sort(ratios[stratum == j, k]) for j in k_all]
+            value = sum(float(g.sum()) for g in groups) / int(sizes.sum())
+            rows[k].append((round_.mass, value, round_variance(groups, sizes.tolist(), sizes)))
     return tuple(combine_rounds(*map(list, zip(*r, strict=True))) if r else None for r in rows)
 
 
@@ -163,8 +176,9 @@ def contributions(rounds: Sequence[RoundDraws], event: Event = harmful, *, corre
     for round_ in rounds:
         chosen = event(round_) & np.isfinite(round_.log_q[:, 0])
         correction = own_correction(round_)[chosen] if corrected else np.zeros(int(chosen.sum()))
-        log_w = mixture_log_weights(round_.log_q[chosen], round_.counts) + correction
-        part = np.exp(log_w) * (round_.mass / (mass * float(np.sum(round_.counts))))
+        expected = round_.expected
+        log_w = mixture_log_weights(round_.log_q[chosen], expected) + correction
+        part = np.exp(log_w) * (round_.mass / (mass * float(expected.sum())))
         component = np.asarray(round_.component, dtype=np.int64)[chosen]
         rows.append(Contributions(part, log_w, correction, component, round_.log_q[chosen]))
     joined = Contributions(*(np.concatenate(column) for column in zip(*rows, strict=True)))

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrisk.errors import StoreError
-from tailrisk.records import FloatArray, IntArray, Verdict
+from tailrisk.records import FloatArray, IntArray, Verdict, expected_draws
 
 
 class RoundDraws(NamedTuple):
     """All draws of one prompt in one round: n draws, K components.
 
-    ``counts`` [K]: draws per component, as planned. ``mass``: part of the estimate's weight given to the
-    round in advance. ``component`` [n]: who drew it. ``log_q`` [n, K]: scored log-probabilities, column 0
+    ``counts`` [K]: draws per component, as planned. ``faded`` [K]: the draws expected of components that share
+    theirs by lot, 0 for the others; None where every count was fixed. ``mass``: part of the estimate's weight
+    given to the round in advance. ``component`` [n]: who drew it. ``log_q`` [n, K]: scored log-probabilities, column 0
     being log p; -inf where a component cannot produce the response. ``log_q_sample`` [n]: the sampling
     pass's own log-probability. ``verdict`` [n]: int8 of ``Verdict``.
     """
@@ -30,11 +31,36 @@ class RoundDraws(NamedTuple):
     log_q: FloatArray
     log_q_sample: FloatArray
     verdict: NDArray[np.int8]
+    faded: FloatArray | None = None
 
     @property
     def n(self) -> int:
         """Draws that are there."""
         return len(self.component)
+
+    @property
+    def expected(self) -> FloatArray:
+        """[K] draws expected of each component: the mixture that the draws came from, and weights go by."""
+        return expected_draws(self.counts, self.faded)
+
+    @property
+    def fixed(self) -> NDArray[np.bool_]:
+        """[K] True for components with draws of a number that was fixed."""
+        drawn = np.asarray(self.counts) > 0
+        return drawn if self.faded is None else drawn & (np.asarray(self.faded) == 0.0)
+
+    @property
+    def strata(self) -> tuple[IntArray, IntArray]:
+        """[n] stratum of each draw and [K] draws of each stratum: a component with a count of its own is one, and so
+        are the faded ones together, under the first one's number, for their draws are from one mixture."""
+        component, counts = np.asarray(self.component, np.int64), np.asarray(self.counts, np.int64)
+        if self.faded is None:
+            return component, counts
+        faded = np.asarray(self.faded) > 0.0
+        first = int(np.argmax(faded))
+        sizes = np.where(faded, 0, counts)
+        sizes[first] = counts[faded].sum()
+        return np.where(faded[component], first, component), sizes
 
     def under(self, components: Sequence[int]) -> RoundDraws:
         """The same draws with the columns of these components alone, the target first; the others drew none."""
@@ -45,6 +71,7 @@ class RoundDraws(NamedTuple):
             counts=np.ascontiguousarray(np.asarray(self.counts, dtype=np.int64)[chosen]),
             component=place[np.asarray(self.component, dtype=np.int64)],
             log_q=np.ascontiguousarray(self.log_q[:, chosen]),
+            faded=None if self.faded is None else np.asarray(self.faded)[chosen],
         )
 
     @property
@@ -58,8 +85,8 @@ class RoundDraws(NamedTuple):
     @property
     def weight_bound(self) -> float:
         """Largest possible weight n / n_0 of an uncorrected draw; inf without draws of the target."""
-        own = int(self.counts[0])
-        return float(np.sum(self.counts)) / own if own else float("inf")
+        expected = self.expected
+        return float(expected.sum() / expected[0]) if expected[0] else float("inf")
 
 
 def drawn_counts(round_: RoundDraws) -> IntArray:

@@ -119,7 +119,8 @@ def _in_reach(parts: Contributions, counts: IntArray, mu: float) -> float:
 def without_component(rounds: Sequence[RoundDraws], k: int) -> list[RoundDraws]:
     """The same rounds as if component k had not been asked; rounds with no other draws are left out.
 
-    Counts and masses were fixed in advance for the others too, so what is estimated from them is unbiased.
+    Counts, or the draws expected, and masses were fixed in advance for the others too, so what is estimated from
+    them is unbiased.
     """
     kept = []
     for round_ in rounds:
@@ -128,6 +129,7 @@ def without_component(rounds: Sequence[RoundDraws], k: int) -> list[RoundDraws]:
             continue
         counts = np.asarray(round_.counts, dtype=np.int64).copy()
         counts[k] = 0
+        faded = None if round_.faded is None else np.where(np.arange(len(counts)) == k, 0.0, round_.faded)
         kept.append(
             RoundDraws(
                 counts,
@@ -136,6 +138,7 @@ def without_component(rounds: Sequence[RoundDraws], k: int) -> list[RoundDraws]:
                 round_.log_q[rows],
                 round_.log_q_sample[rows],
                 round_.verdict[rows],
+                faded if faded is not None and faded.any() else None,
             )
         )
     return kept

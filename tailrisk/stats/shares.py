@@ -40,8 +40,9 @@ def initial_shares(k: int, target_share: float) -> FloatArray:
 def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
     """[K] the same shares with at least ``target_share`` for the target and 1 % for every other component.
 
-    No component ever vanishes, so it can come back when the hits change; with many components the floor
-    is lower, so that floors take no more than a twentieth of what the target leaves. The sum is one.
+    No component ever vanishes, so it can come back when the hits change, and what only it finds has no great weight;
+    with many components the floor is lower, so that floors take no more than a twentieth of what the target leaves.
+    The sum is one.
     """
     k = len(shares)
     if k == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tailrisk.records import FloatArray, IntArray
+from tailrisk.records import FloatArray
 from tailrisk.stats.ledger import RoundDraws
 
 
@@ -34,12 +34,13 @@ def mixture_log_weights(log_q: FloatArray, counts: ArrayLike) -> FloatArray:
     return np.where(possible & reached, log_w, -np.inf)
 
 
-def density_ratios(log_q: FloatArray, counts: IntArray) -> FloatArray:
+def density_ratios(log_q: FloatArray, counts: ArrayLike) -> FloatArray:
     """[m, K] q_k / q_beta with beta = counts / sum(counts), from ``log_q`` [m, K] and ``counts`` [K].
 
     Column 0 is the balance-heuristic weight. Equal densities give exactly one, a density of zero gives
     zero, and so does a row out of reach of every component with draws.
     """
+    counts = np.asarray(counts, dtype=np.float64)
     used = counts > 0
     top = log_q[:, used].max(axis=1)
     reached = np.isfinite(top)
@@ -64,5 +65,5 @@ def log_weights(round_: RoundDraws, *, corrected: bool) -> FloatArray:
     Either way the mean of w * f over the round is unbiased for E_p f with p as scored, provided that the
     sampling pass and the scoring pass agree (not corrected) or not even that (corrected).
     """
-    log_w = mixture_log_weights(round_.log_q, round_.counts)
+    log_w = mixture_log_weights(round_.log_q, round_.expected)
     return log_w + own_correction(round_) if corrected else log_w

@@ -107,13 +107,18 @@ def _decode_plan(payload: Mapping[str, Any]) -> RoundPlan:
 
 
 def _encode_prompt_plan(p: PromptPlan) -> list[Any]:
-    return [p.prompt_id, list(p.counts), p.mass, p.final, *_some(p.components)]
+    return [p.prompt_id, list(p.counts), p.mass, p.final, *_some(p.components, p.faded)]
 
 
 def _decode_prompt_plan(row: list[Any]) -> PromptPlan:
     prompt_id, counts, mass, final, *some = row
     return PromptPlan(
-        prompt_id=prompt_id, counts=tuple(counts), mass=float(mass), final=final, components=_components(some)
+        prompt_id=prompt_id,
+        counts=tuple(counts),
+        mass=float(mass),
+        final=final,
+        components=_components(some),
+        faded=tuple(map(float, some[1])) if len(some) > 1 else None,
     )
 
 
@@ -134,13 +139,16 @@ def _decode_batch(row: list[Any]) -> Batch:
     )
 
 
-def _some(components: tuple[int, ...] | None) -> list[list[int]]:
-    """What a row ends with: nothing where all components count."""
-    return [] if components is None else [list(components)]
+def _some(components: tuple[int, ...] | None, faded: tuple[float, ...] | None = None) -> list[Any]:
+    """What a row ends with: nothing where all components count and none has faded."""
+    ends = [None if components is None else list(components), None if faded is None else list(faded)]
+    while ends and ends[-1] is None:
+        ends.pop()
+    return ends
 
 
-def _components(some: list[list[int]]) -> tuple[int, ...] | None:
-    return tuple(some[0]) if some else None
+def _components(some: list[Any]) -> tuple[int, ...] | None:
+    return tuple(some[0]) if some and some[0] is not None else None
 
 
 def _encode_result(r: BatchResult) -> Payload:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from truth.tablelaws import NAMES, MemoryLog, TableLaws, audit_in_memory, toy_config, toy_prompts
 
+from tailrisk.audit.estimates import estimate_all
 from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.results import _scales
 from tailrisk.audit.scouts import choose_scouts
 from tailrisk.audit.state import AuditState
 from tailrisk.errors import ModelError
 from tailrisk.records import Prompt, RoundPlan
-from tailrisk.stats import initial_shares, pilot_worth
+from tailrisk.stats import initial_shares, log_weights, pilot_worth
 
 GATES = [1e-4] * 12
 
@@ -86,6 +88,30 @@ def test_fewer_draws_than_two_a_component_still_close_a_prompt():
     last = plans(log)[-1]
     assert state.draws == 12 * 109 and {p.prompt_id for p in last.prompts} == {p.id for p in prompts}
     assert all(p.final and 0 in p.counts for p in last.prompts)
+    assert all((p.expected > 0).all() for p in last.prompts), "who has no draw could have had one"
+
+
+def test_a_component_that_has_faded_stays_in_the_mixture():
+    """Where nothing but the target could have found a hit, it weighs 1 / target_share whatever it is."""
+    budget = {"draws": 12 * 220, "pilot": 60, "target_share": 0.1, "rounds": 8}
+    config = toy_config(budget=budget, stop={"log_width": 0.01}, seed=3)
+    state, log = audit_in_memory(config, toy_prompts(GATES), TableLaws(), log=MemoryLog())
+    every = [p for plan in plans(log) for p in plan.prompts]
+    assert sum(0 in p.counts for p in every) > 20
+    assert all((p.expected > 0).all() for p in every)
+    # As the state reads it from the log, and as the files for users do.
+    for ledger in state.ledgers.values():
+        for entry, round_ in zip(ledger.entries, ledger.rounds, strict=True):
+            assert np.array_equal(round_.expected, entry.plan.expected)
+    estimates = estimate_all(state)
+    scales = _scales(state, estimates)
+    for (prompt_id, ledger), estimate in zip(state.ledgers.items(), estimates, strict=True):
+        parts = [
+            np.exp(log_weights(r, corrected=False))[r.harmful].sum() * scales[prompt_id, e.round]
+            for e, r in zip(ledger.entries, ledger.rounds, strict=True)
+            if estimate.estimate > 0
+        ]
+        assert not parts or sum(parts) == pytest.approx(1.0)
 
 
 def test_shares_that_are_even_need_two_draws_a_component():

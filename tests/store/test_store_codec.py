@@ -74,11 +74,14 @@ def test_columns_that_were_not_scored_come_back_as_nan_and_nothing_else_does():
         encode(replace(record, batch=replace(batch, components=None)))
 
 
-def test_a_plan_of_some_components_and_one_of_all_are_told_apart():
+def test_plans_of_some_components_of_all_and_of_faded_ones_are_told_apart():
     some = PromptPlan(prompt_id="p0", counts=(3, 0, 3), mass=0.5, final=False, components=(0, 2))
     every = PromptPlan(prompt_id="p1", counts=(3, 3, 0), mass=0.0, final=False)
     batch = Batch(prompt_id="p0", component=2, index=0, round=1, size=3, seed=5, components=(0, 2))
-    plan = RoundPlan(round=1, prompts=(some, every), batches=(batch, replace(batch, components=None)))
+    faded = replace(every, counts=(3, 2, 1), faded=(0.0, 0.0, 1.0 / 3))
+    both = replace(faded, prompt_id="p2", counts=(3, 0, 3), components=(0, 2))
+    prompts = (some, every, faded, both)
+    plan = RoundPlan(round=1, prompts=prompts, batches=(batch, replace(batch, components=None)))
     assert through_text(plan) == plan
     failure = BatchFailure(batch=batch, reason="no")
     assert through_text(failure) == failure
