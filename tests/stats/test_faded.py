@@ -66,8 +66,7 @@ def test_the_lot_leaves_no_bias(rounds):
     assert abs(unbiased([control_mean([r], corrected=False).value for r in rounds], table.mu)) <= 3
     parts = contributions([rounds[0]], corrected=False).part
     assert parts.sum() == pytest.approx(event_mean([rounds[0]], corrected=False).value)
-    # Weighted by what the lot gave, as if that had been planned, the same draws are right too; by the counts that
-    # fixed ones alone had, they would not be.
+    # Weights by a mixture that the draws did not come from would be seen.
     wrong = [event_mean([r._replace(faded=FADED * 4)], corrected=False).value for r in rounds]
     assert abs(unbiased(wrong, table.mu)) > 10
 

@@ -148,7 +148,12 @@ def test_budget_is_never_exceeded_and_every_prompt_is_closed(
             counts = entry.plan.counts
             assert entry.plan.mass > 0
             assert counts[0] >= min(share * sum(counts) - 1e-6, sum(counts))
-            assert all(c == 0 or c >= 2 for c in counts) and counts[0] >= 2
+            # A single draw has no variance of its own; those that were cast by lot are one stratum.
+            lot = entry.plan.faded or (0.0,) * len(counts)
+            assert all(c == 0 or c >= 2 for c, f in zip(counts, lot, strict=True) if not f) and counts[0] >= 2
+            assert lot[0] == 0 and sum(f > 0 for f in lot) != 1
+            drawn = sum(c for c, f in zip(counts, lot, strict=True) if f)
+            assert sum(lot) == pytest.approx(drawn) and (not any(lot) or drawn >= 1)
             for k, count in enumerate(counts):
                 assert count == sum(len(b.verdicts) for (i, _), b in entry.batches.items() if i == k and b)
 
