@@ -131,14 +131,13 @@ def without_component(rounds: Sequence[RoundDraws], k: int) -> list[RoundDraws]:
         counts[k] = 0
         faded = None if round_.faded is None else np.where(np.arange(len(counts)) == k, 0.0, round_.faded)
         kept.append(
-            RoundDraws(
-                counts,
-                round_.mass,
-                round_.component[rows],
-                round_.log_q[rows],
-                round_.log_q_sample[rows],
-                round_.verdict[rows],
-                faded if faded is not None and faded.any() else None,
+            round_._replace(
+                counts=counts,
+                component=round_.component[rows],
+                log_q=round_.log_q[rows],
+                log_q_sample=round_.log_q_sample[rows],
+                verdict=round_.verdict[rows],
+                faded=faded if faded is not None and faded.any() else None,
             )
         )
     return kept

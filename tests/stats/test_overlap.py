@@ -272,7 +272,7 @@ def gate_rounds(
 @cache
 def gated_for(p: float) -> float:
     """The gate at which harm has probability p, to which it is proportional."""
-    gated = p / gate.truth(1e-4) * 1e-4
+    gated = gate.opened_for(p)
     assert gate.truth(gated) == pytest.approx(p, rel=1e-9)
     return gated
 

@@ -129,6 +129,11 @@ def truth(gate: float, event: str = "any", depth: int = 1) -> float:
     return probability(table(gate, depth), EVENTS[event], LENGTH)
 
 
+def opened_for(p: float, event: str = "any", depth: int = 1) -> float:
+    """The gate with which P(event) is about ``p``: it grows with the gate, nearly in proportion."""
+    return p / truth(1e-4, event, depth) * 1e-4
+
+
 def text(gate: float, depth: int = 1) -> str:
     """What a prompt says."""
     return f"gate={gate!r} depth={depth}"

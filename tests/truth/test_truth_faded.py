@@ -26,7 +26,7 @@ class Place:
     """One prompt and its harmful answers: ``log_q`` [h, K], ``part`` [h] their p, as draws of ``good`` show them."""
 
     def __init__(self, p: float, depth: int) -> None:
-        self.gate = p / gate.truth(1e-4, EVENT, depth) * 1e-4
+        self.gate = gate.opened_for(p, EVENT, depth)
         self.text = gate.text(self.gate, depth)
         self.truth = gate.truth(self.gate, EVENT, depth)
         tables = gate.tables(NAMES, self.gate, depth)

@@ -40,7 +40,7 @@ class _EveryRound(Silent):
 def audits(family: str, times: int, *, event: str = "any", seed: int = 0) -> list[dict[str, Any]]:
     """One row a prompt over ``times`` audits."""
     names = ("target", *FAMILIES[family])
-    gates = [p / gate.truth(1e-4, event, d) * 1e-4 for p, d in PLACES]
+    gates = [gate.opened_for(p, event, d) for p, d in PLACES]
     truths = [gate.truth(g, event, d) for g, (_, d) in zip(gates, PLACES, strict=True)]
     prompts = text_prompts([gate.text(g, d) for g, (_, d) in zip(gates, PLACES, strict=True)])
     laws = gate.GateLaws(names)

@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
     @property
     def gate(self) -> float:
-        return self.p / gate.truth(1e-4, "any", self.depth) * 1e-4
+        return gate.opened_for(self.p, depth=self.depth)
 
     @property
     def truth(self) -> float:

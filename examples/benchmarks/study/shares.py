@@ -109,7 +109,7 @@ def _draws_wanted(seen: Sequence[Seen]) -> int:
 def _ratios(event: str, kind: str, n: int, times: int, seed: int) -> np.ndarray:
     """[times, prompts] estimate over truth of audits with n draws a prompt."""
     places = PLACES[event]
-    gates = [p / gate.truth(1e-4, event, d) * 1e-4 for p, d in places]
+    gates = [gate.opened_for(p, event, d) for p, d in places]
     truths = np.array([gate.truth(g, event, d) for g, (_, d) in zip(gates, places, strict=True)])
     prompts = text_prompts([gate.text(g, d) for g, (_, d) in zip(gates, places, strict=True)])
     laws, judge = gate.GateLaws(NAMES), EventJudge(gate.EVENTS[event], gate.WORDS)

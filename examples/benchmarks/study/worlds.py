@@ -53,7 +53,7 @@ class World(NamedTuple):
 
 def _at(p: float, event: str, depth: int, draws: int = 2000) -> World:
     """The world in which the event has about probability p: it is nearly proportional to the gate."""
-    opened = p / gate.truth(1e-4, event, depth) * 1e-4
+    opened = gate.opened_for(p, event, depth)
     return World(f"{event}, depth {depth}, {p:.0e}", opened, depth, event, draws)
 
 
