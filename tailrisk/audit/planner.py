@@ -1,12 +1,11 @@
 """The next round: a pure function of the configuration and of the log, no clock, no chance but the run's seed.
 
 The first round is the pilot, of the same size for every prompt; where there are many components, some prompts
-have theirs first, as scouts, and the pilots of the others begin with what these found. Every later round spends a
-part of the remaining budget, over prompts by the objective and over a prompt's components by their shares. Where
-shares are learned the rounds grow, for the first ones rest on few hits. A round's mass, its part of the prompt's final
-estimate, is fixed here, before the round is drawn, so that the estimate stays unbiased whatever the plans were. A
-prompt is closed by a ``final`` round that takes all the mass that is left: when that round is forecast to reach the
-stop width, or when the audit ends.
+have theirs first, as scouts, and the pilots of the others begin with what these found. Every later round spends the
+remaining budget divided by the rounds left, over prompts by the objective and over a prompt's components by their
+shares. A round's mass, its part of the prompt's final estimate, is fixed here, before the round is drawn, so that the
+estimate stays unbiased whatever the plans were. A prompt is closed by a ``final`` round that takes all the
+mass that is left: when that round is forecast to reach the stop width, or when the audit ends.
 
 The budget cannot be exceeded: a planned draw is taken to be as long as it can be, and every prompt that
 stays open keeps the draws of the smallest final round in reserve.
@@ -36,9 +35,6 @@ SAFETY = (1.2, 2.0)
 is closed stays closed, so a round that falls short of its forecast cannot be mended."""
 SMALLEST = 8
 """So many draws may close a prompt, however many components there are, where all but few of these have faded."""
-ROUND_GROWTH = 2.0
-"""Where shares are learned, a round's draws as a multiple of those of the round before it, as far as the budget
-decides."""
 WORTHWHILE = 16
 """Fewer draws than this are not a round of their own: the prompt waits for its next turn."""
 
@@ -95,7 +91,7 @@ def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
     final = can - needed < smallest * (prompts + len(begun))
     fair = (can + sum(ledger.draws for ledger in begun)) / (prompts + len(begun))
     learns = budget.shares == "learned" and all(s.components is None for s in used)
-    worth = pilot_worth(len(state.laws.names) - 1, scouts=len(begun)) if learns else 1.0
+    worth = pilot_worth(len(state.laws.names) - 1, taught=bool(begun)) if learns else 1.0
     mass = round_mass(1.0, budget.pilot, fair, final=final, worth=worth)
     return round_of(
         state,
@@ -128,9 +124,7 @@ def _last_round(
 def _middle_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook, least: int) -> RoundPlan:
     worthwhile, prompts = max(least, WORTHWHILE), len(ledgers)
     expected = _expected(state)
-    growth = ROUND_GROWTH if state.config.budget.shares == "learned" else 1.0
-    still = sum(growth**i for i in range(_rounds_left(state, prompts, worthwhile)))
-    quota = min(max(int(expected / still), worthwhile * prompts), affordable(state) - least * prompts)
+    quota = min(expected // _rounds_left(state, prompts, worthwhile), affordable(state) - least * prompts)
     wanted = np.maximum(view.wanted, np.where(view.settled, least, worthwhile))
     now = _allocate(state, view, wanted, quota)
     # What is not settled is not closed: it keeps mass for as many draws again.

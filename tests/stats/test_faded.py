@@ -35,8 +35,8 @@ def draw(table: Laws, rng: np.random.Generator, mass: float = 1.0) -> RoundDraws
 
 @pytest.fixture(scope="module")
 def rounds() -> list[RoundDraws]:
-    rng = np.random.default_rng(5)
-    return [draw(laws(), rng) for _ in range(6000)]
+    rng, table = np.random.default_rng(5), laws()
+    return [draw(table, rng) for _ in range(6000)]
 
 
 def exact_variance(table: Laws, f: np.ndarray) -> float:
