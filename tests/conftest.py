@@ -19,6 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests are spread over processes, a file stays together, and so do all tests that start a Ray: two at
     once would take each other's ports and cores."""
