@@ -100,7 +100,7 @@ def needed(times: int) -> dict[str, Any]:
 
 
 def learned(times: int) -> list[dict[str, Any]]:
-    return shares.learned(times, ("last",) if times < FULL["shares"] else tuple(shares.PLACES))
+    return shares.learned(times, shares.CASES[:1] if times < FULL["shares"] else shares.CASES)
 
 
 def opened(times: int) -> list[dict[str, Any]]:

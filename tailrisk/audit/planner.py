@@ -1,11 +1,12 @@
 """The next round: a pure function of the configuration and of the log, no clock, no chance but the run's seed.
 
 The first round is the pilot, of the same size for every prompt; where there are many components, some prompts
-have theirs first, as scouts, and the pilots of the others begin with what these found. Every later round spends the
-remaining budget divided by the rounds left, over prompts by the objective and over a prompt's components by their
-shares. A round's mass, its part of the prompt's final estimate, is fixed here, before the round is drawn, so that the
-estimate stays unbiased whatever the plans were. A prompt is closed by a ``final`` round that takes all the
-mass that is left: when that round is forecast to reach the stop width, or when the audit ends.
+have theirs first, as scouts, and the pilots of the others begin with what these found. Every later round spends a
+part of the remaining budget, over prompts by the objective and over a prompt's components by their shares. Where
+shares are learned the rounds grow, for the first ones rest on few hits. A round's mass, its part of the prompt's final
+estimate, is fixed here, before the round is drawn, so that the estimate stays unbiased whatever the plans were. A
+prompt is closed by a ``final`` round that takes all the mass that is left: when that round is forecast to reach the
+stop width, or when the audit ends.
 
 The budget cannot be exceeded: a planned draw is taken to be as long as it can be, and every prompt that
 stays open keeps the draws of the smallest final round in reserve.
@@ -35,6 +36,9 @@ SAFETY = (1.2, 2.0)
 is closed stays closed, so a round that falls short of its forecast cannot be mended."""
 SMALLEST = 8
 """So many draws may close a prompt, however many components there are, where all but few of these have faded."""
+ROUND_GROWTH = 2.0
+"""Where shares are learned, a round's draws as a multiple of those of the round before it, as far as the budget
+decides."""
 WORTHWHILE = 16
 """Fewer draws than this are not a round of their own: the prompt waits for its next turn."""
 
@@ -91,7 +95,7 @@ def pilot(state: AuditState, starts: Mapping[str, Start]) -> RoundPlan | None:
     final = can - needed < smallest * (prompts + len(begun))
     fair = (can + sum(ledger.draws for ledger in begun)) / (prompts + len(begun))
     learns = budget.shares == "learned" and all(s.components is None for s in used)
-    worth = pilot_worth(len(state.laws.names) - 1, taught=bool(begun)) if learns else 1.0
+    worth = pilot_worth(len(state.laws.names) - 1, scouts=len(begun)) if learns else 1.0
     mass = round_mass(1.0, budget.pilot, fair, final=final, worth=worth)
     return round_of(
         state,
@@ -123,14 +127,19 @@ def _last_round(
 
 def _middle_round(state: AuditState, ledgers: Sequence[PromptLedger], view: Outlook, least: int) -> RoundPlan:
     worthwhile, prompts = max(least, WORTHWHILE), len(ledgers)
-    expected = _expected(state)
-    quota = min(expected // _rounds_left(state, prompts, worthwhile), affordable(state) - least * prompts)
+    expected, reserve = _expected(state), affordable(state) - least * prompts
+    left = _rounds_left(state, prompts, worthwhile)
+    growth = ROUND_GROWTH if state.config.budget.shares == "learned" else 1.0
+    fair = expected // left
+    grown = min(fair, max(int(expected / sum(growth**i for i in range(left))), worthwhile * prompts))
     wanted = np.maximum(view.wanted, np.where(view.settled, least, worthwhile))
-    now = _allocate(state, view, wanted, quota)
+    most = _allocate(state, view, wanted, min(fair, reserve))
+    # What can be closed is not made to wait until rounds have grown.
+    final = view.settled & (most >= np.ceil(np.minimum(wanted, expected)))
+    now = np.where(final, most, np.minimum(_allocate(state, view, wanted, min(grown, reserve)), most))
     # What is not settled is not closed: it keeps mass for as many draws again.
     ever = _allocate(state, view, np.where(view.settled, wanted, 2.0 * wanted), expected)
     ever = np.maximum(ever, now + least)
-    final = view.settled & (now >= np.ceil(np.minimum(wanted, expected)))
     draws = np.where(final | (now >= worthwhile), now, 0)
     return round_of(state, _prompt_plans(state, ledgers, view, draws, final, ever))
 

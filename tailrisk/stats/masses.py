@@ -22,17 +22,17 @@ def round_mass(
     return remaining * counted / (counted + max(n_expected - n_round, 0.0))
 
 
-def pilot_worth(proposals: int, *, taught: bool = False) -> float:
-    """What a draw of a pilot with equal shares is thought to be worth of a later one, with shares that are learned.
+def pilot_worth(proposals: int, *, scouts: int = 0) -> float:
+    """What a draw of a pilot is thought to be worth of a later one, whose shares are learned.
 
     Where one of the proposals does all the work, its share will grow from 1 / ``proposals`` to nearly all; where all
-    work alike, nothing changes. The worth is the geometric mean of the two cases. A pilot that begins with what
-    other prompts have ``taught`` lies between these and one, again by the geometric mean. Whatever it is, the
-    estimate is unbiased; a wrong guess costs a few per cent of the variance, while a pilot that counts in full may
-    double it.
+    work alike, nothing changes. The worth is the geometric mean of the two cases. A pilot that begins with what as many
+    ``scouts`` as there are proposals have found, or more, lies between these and one, again by the geometric mean;
+    what fewer have found misleads too often. Whatever the worth, the estimate is unbiased; a wrong guess costs a few
+    per cent of the variance, while a pilot that counts in full may double it.
     """
     worth = 1.0 / math.sqrt(max(proposals, 1))
-    return math.sqrt(worth) if taught else worth
+    return math.sqrt(worth) if scouts >= max(proposals, 1) else worth
 
 
 def draws_to_close(

@@ -61,10 +61,10 @@ def test_the_others_begin_with_what_the_scouts_found():
     _, log = audit_in_memory(
         toy_config(budget=budget, stop={"log_width": 0.01}, seed=2), prompts, TableLaws(), log=MemoryLog()
     )
-    first, second, third = plans(log)[:3]
+    first, second, *later = plans(log)
     assert [p.prompt_id for p in first.prompts] == ["p00", "p04", "p08"]
     assert {p.prompt_id for p in second.prompts} == {p.id for p in prompts} - {"p00", "p04", "p08"}
-    assert len(third.prompts) > 9
+    assert len(later) == 6 and {p.prompt_id for p in later[-1].prompts} == {p.id for p in prompts}
     assert {sum(p.counts) for p in (*first.prompts, *second.prompts)} == {100}
     even = initial_shares(len(NAMES), 0.2)
     assert np.abs(np.array(first.prompts[0].counts) - 100 * even).max() <= 1
@@ -73,11 +73,24 @@ def test_the_others_begin_with_what_the_scouts_found():
         assert plan.counts[good] > 1.5 * first.prompts[0].counts[good]
         # A part of the pilot looks elsewhere all the same.
         assert 0.15 * 100 * even[over] <= plan.counts[over] < first.prompts[0].counts[over]
-    # Equal shares are worth less than what is learned, so the scouts' pilots count for less.
+    # Their shares are worth less than what is learned later, so pilots count for less.
     worth = pilot_worth(len(NAMES) - 1)
-    assert first.prompts[0].mass == pytest.approx(100 * worth / (100 * worth + 300))
-    taught = pilot_worth(len(NAMES) - 1, taught=True)
-    assert second.prompts[0].mass == pytest.approx(100 * taught / (100 * taught + 300))
+    masses = [p.mass for p in (*first.prompts, *second.prompts)]
+    assert masses == pytest.approx([100 * worth / (100 * worth + 300)] * len(prompts))
+
+
+@pytest.mark.parametrize("shares", ["learned", "equal"])
+def test_rounds_grow_where_shares_are_learned(shares):
+    budget = {"draws": 12 * 700, "pilot": 100, "rounds": 5, "objective": "uniform", "shares": shares}
+    state, log = audit_in_memory(
+        toy_config(budget=budget, stop={"log_width": 0.01}), toy_prompts(GATES), TableLaws(), log=MemoryLog()
+    )
+    rounds = [sum(sum(p.counts) for p in plan.prompts) for plan in plans(log)]
+    pilots = 2 if shares == "learned" else 1
+    assert sum(rounds[:pilots]) == 12 * 100 and len(rounds) == pilots + 5
+    growth = np.array(rounds[pilots + 1 :]) / rounds[pilots:-1]
+    assert growth == pytest.approx([2.0 if shares == "learned" else 1.0] * 4, rel=0.05)
+    assert state.draws == 12 * 700
 
 
 def test_fewer_draws_than_two_a_component_still_close_a_prompt():

@@ -30,7 +30,7 @@ def test_draws_that_are_worth_less_get_less_mass():
     )
     assert best == mass**2 * gain / n + (1 - mass) ** 2 / later
     assert [pilot_worth(k) for k in (0, 1, 4)] == [1.0, 1.0, 0.5]
-    assert pilot_worth(16, taught=True) == 0.5, "what was taught lies between equal shares and learned ones"
+    assert [pilot_worth(16, scouts=n) for n in (15, 16)] == [0.25, 0.5], "few scouts mislead too often"
 
 
 def test_draws_to_close_reach_the_error_exactly():

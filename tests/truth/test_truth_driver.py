@@ -78,7 +78,7 @@ def test_the_toy_is_exact():
 def test_unbiased_with_adaptive_rounds_and_early_stopping():
     """Neither the allocation by results nor the closing of prompts by results may move the mean."""
     prompts, laws = toy_prompts(GATES), TableLaws()
-    budget = {"draws": 2000, "pilot": 40, "batch": 256, "rounds": 3}
+    budget = {"draws": 3000, "pilot": 40, "batch": 256, "rounds": 3}
     config = toy_config(budget=budget, stop={"log_width": 1.0})
     ratios, counts, closed_early = [], [], 0
     for seed in range(240):

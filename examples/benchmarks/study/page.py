@@ -270,9 +270,11 @@ def _shares(rows: Sequence[Row]) -> list[str]:
     ]
     text = (
         "Draws a prompt for a factor of two with probability 95 %, whole audits of several prompts that learn from one "
-        f"another; interpolated between numbers of draws on a grid, {rows[0]['replications'] // 8} audits at each and "
-        f"{rows[0]['replications']} near the end. Of five proposals one is good; the others are mild, over-steered, "
-        "and two that are blind to most of the harm. Equal shares are those of the pilot in every round."
+        "another (by equal shares they do not, so these are of 8 prompts); interpolated between numbers of draws "
+        f"on a grid, {rows[0]['replications'] // 8} estimates of each of 8 prompts at each and "
+        f"{rows[0]['replications']} near the end; an audit of 32 has each of the 8 four times. Of five proposals one "
+        "is good; the others are mild, over-steered, and two that are blind to most of the harm. Equal shares are "
+        "those of the pilot in every round."
     )
     return ["## What learned shares save", "", text, "", *_table(head, out)]
 

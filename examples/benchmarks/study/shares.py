@@ -1,7 +1,8 @@
 """What learned shares save where one proposal of five is good: whole audits, every draw counted.
 
 The audits never stop early, so that their budget is what they take. A prompt's draws are those of its audit over
-the number of prompts, which have the same event and learn from one another.
+the number of prompts, which have the same event and learn from one another. Eight prompts are the fewest that have
+scouts, two of them; larger audits have each of the eight several times.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ PLACES: dict[str, tuple[tuple[float, int], ...]] = {
     "early": tuple((p, d) for p in (3e-5, 1e-5, 1e-6, 1e-7) for d in (1, 2)),
 }
 """Event -> probability and depth of the gate of each prompt."""
+CASES: tuple[tuple[str, int], ...] = (("last", 1), ("early", 1), ("early", 4))
+"""Event, and how often each of its prompts is in the audit."""
 TARGET_SHARE = 0.1
 PILOT, ROUNDS = 48, 6
 FEWEST, STEP, STEPS = 100, 1.08, 36
@@ -35,26 +38,36 @@ NEAR = 0.85, 0.995
 """Parts within that the line goes through; with fewer draws it bends."""
 
 
-def learned(times: int, events: Sequence[str], *, seed: int = 11) -> list[dict[str, Any]]:
-    """One row an event: the draws a prompt with which 95 % of the estimates are within a factor of two, by
-    equal shares and by learned ones, and the bias at about these."""
+def learned(times: int, cases: Sequence[tuple[str, int]] = CASES, *, seed: int = 11) -> list[dict[str, Any]]:
+    """One row a case: the draws a prompt with which 95 % of the estimates are within a factor of two, by
+    equal shares and by learned ones, and the bias at about these, of ``times`` estimates a prompt.
+
+    By equal shares nothing is learned from other prompts, so their draws are those of the audit without copies.
+    """
     rows = []
-    for event in events:
-        row: dict[str, Any] = {"event": event, "prompts": len(PLACES[event]), "replications": times}
-        for kind in ("equal", "learned"):
-            seen = _search(event, kind, max(times // 8, 8), seed)
-            n = seen[-1].draws
-            ratios = _ratios(event, kind, n, times, seed + 1)
-            seen.append(_seen(n, ratios))
-            row[kind] = {
-                "draws": _draws_wanted(seen),
-                "checked": n,
-                "within": seen[-1].within,
-                "bias": [z_of(column) for column in ratios.T],
-                "bias_of_all": z_of(ratios.mean(axis=1)),
-            }
-        rows.append(row)
+    for event, copies in cases:
+        row: dict[str, Any] = {"event": event, "prompts": copies * len(PLACES[event]), "replications": times}
+        rows.append(
+            row
+            | {kind: _needed(event, kind, c, times, seed) for kind, c in (("equal", 1), ("learned", copies))}
+        )
     return rows
+
+
+def _needed(event: str, kind: str, copies: int, times: int, seed: int) -> dict[str, Any]:
+    seen = _search(event, kind, copies, max(times // 8, 8), seed)
+    n = seen[-1].draws
+    ratios = _ratios(event, kind, copies, n, times, seed + 1)
+    seen.append(_seen(n, ratios))
+    # Copies in one audit depend on one another: their mean is one replication.
+    by_prompt = ratios.reshape(len(ratios), copies, -1).mean(axis=1)
+    return {
+        "draws": _draws_wanted(seen),
+        "checked": n,
+        "within": seen[-1].within,
+        "bias": [z_of(column) for column in by_prompt.T],
+        "bias_of_all": z_of(ratios.mean(axis=1)),
+    }
 
 
 class Seen(NamedTuple):
@@ -69,7 +82,7 @@ def _seen(draws: int, ratios: np.ndarray) -> Seen:
     return Seen(draws, close(ratios.ravel()), ratios.size)
 
 
-def _search(event: str, kind: str, times: int, seed: int) -> list[Seen]:
+def _search(event: str, kind: str, copies: int, times: int, seed: int) -> list[Seen]:
     """Bisection on a geometric grid, for the part within a factor of two grows with the draws; the last one is the
     least that reaches it, or next to it."""
     grid = [math.ceil(FEWEST * STEP**i) for i in range(STEPS)]
@@ -77,7 +90,7 @@ def _search(event: str, kind: str, times: int, seed: int) -> list[Seen]:
     seen = []
     while low < high:
         middle = (low + high) // 2
-        ratios = _ratios(event, kind, grid[middle], times, seed)
+        ratios = _ratios(event, kind, copies, grid[middle], times, seed)
         seen.append(_seen(grid[middle], ratios))
         if seen[-1].within >= WANTED:
             high = middle
@@ -106,9 +119,10 @@ def _draws_wanted(seen: Sequence[Seen]) -> int:
 
 
 @cache
-def _ratios(event: str, kind: str, n: int, times: int, seed: int) -> np.ndarray:
-    """[times, prompts] estimate over truth of audits with n draws a prompt."""
-    places = PLACES[event]
+def _ratios(event: str, kind: str, copies: int, n: int, times: int, seed: int) -> np.ndarray:
+    """[audits, prompts] estimate over truth with n draws a prompt, in so many audits that there are ``times`` estimates
+    of each of the event's prompts."""
+    places = PLACES[event] * copies
     gates = [gate.opened_for(p, event, d) for p, d in places]
     truths = np.array([gate.truth(g, event, d) for g, (_, d) in zip(gates, places, strict=True)])
     prompts = text_prompts([gate.text(g, d) for g, (_, d) in zip(gates, places, strict=True)])
@@ -118,7 +132,7 @@ def _ratios(event: str, kind: str, n: int, times: int, seed: int) -> np.ndarray:
     target = {"model": "toy", "dtype": "float64", "sampling": {"max_new_tokens": gate.LENGTH}}
     config = toy_config(NAMES, target=target, budget=budget, stop={"log_width": 0.01})
     found = []
-    for i in range(times):
+    for i in range(math.ceil(times / copies)):
         run = RunConfig(seed=seed * 100_000 + i)
         state, _ = audit_in_memory(config.model_copy(update={"run": run}), prompts, laws, judge=judge)
         found.append([e.estimate for e in estimate_all(state)])

@@ -189,8 +189,8 @@ def _shares(rows: Sequence[Row]) -> Iterator[Verdict]:
         ratio = row["equal"]["draws"] / row["learned"]["draws"]
         yield Verdict(
             ratio >= 3,
-            f"one good proposal of five, event {row['event']!r}: equal shares take {ratio:.2f} times the draws of "
-            "learned ones (at least 3)",
+            f"one good proposal of five, {row['prompts']} prompts, event {row['event']!r}: equal shares take "
+            f"{ratio:.2f} times the draws of learned ones (at least 3)",
         )
     entries = [b for r in rows for b in r["learned"]["bias"]]
     z, se = _worst(entries)
