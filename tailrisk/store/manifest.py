@@ -31,8 +31,6 @@ _PACKAGES = (
     "numpy", "scipy", "arviz-stats", "ray", "mlflow",
 )  # fmt: skip
 _IDENTITY = ("target", "proposals", "judge", "budget", "stop", "method")
-_BEFORE_METHODS = {"method": {"kind": "mixture"}}
-"""What a manifest without a method was: it was written before there was a choice."""
 _NUMERIC = ("torch", "transformers")
 """Packages whose version changes the numbers: other ones are noted, these refuse a resume."""
 
@@ -112,7 +110,7 @@ def check_resume(folder: Path, stored: Manifest, new: Manifest) -> list[str]:
     """Notes on package versions that changed; ``StoreError`` listing every field that may not differ."""
     fields = [
         (name, before, now)
-        for name, before, now in _differences(_BEFORE_METHODS | stored.identity, new.identity)
+        for name, before, now in _differences(_with_defaults(stored), new.identity)
         if before != now
     ]
     versions = [
@@ -128,6 +126,29 @@ def check_resume(folder: Path, stored: Manifest, new: Manifest) -> list[str]:
             "Give the new audit another run.name, put the old values back, or delete the folder."
         )
     return [f"{name} was {a} when the run began and is {b} now" for name, a, b in versions]
+
+
+def _with_defaults(stored: Manifest) -> dict[str, Any]:
+    """The identity as this version writes it: keys that are newer than the run have their defaults in it."""
+    try:
+        resolved = dump_resolved(Config.model_validate(stored.config))
+    except ValueError:
+        return stored.identity
+    newer = {section: resolved[section] for section in _IDENTITY}
+    return {
+        name: _filled(stored.identity.get(name), newer.get(name)) for name in {**newer, **stored.identity}
+    }
+
+
+def _filled(value: Any, defaults: Any) -> Any:
+    """``value``, and what it lacks of ``defaults``."""
+    if value is None:
+        return defaults
+    if isinstance(value, dict) and isinstance(defaults, dict):
+        return {key: _filled(value.get(key), defaults.get(key)) for key in {**defaults, **value}}
+    if isinstance(value, list) and isinstance(defaults, list) and len(value) == len(defaults):
+        return [_filled(a, b) for a, b in zip(value, defaults, strict=True)]
+    return value
 
 
 _MISSING = "(not there)"

@@ -132,3 +132,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(StoreError, match=r"a log but no manifest\.json"):
         RunStore.open(tmp_path, kit.manifest())
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
+    """What the manifest does not know yet was as the default is; another value is a change all the same."""
+    proposals = [{"name": "a", "kind": "lora", "adapter": "x"}, {"name": "b", "kind": "lora", "adapter": "y"}]
+    RunStore.open(tmp_path, kit.manifest(proposals=proposals)).close()
+    path = tmp_path / "manifest.json"
+    stored = json.loads(path.read_text())
+    for part in (stored["identity"], stored["config"]):
+        del part["method"], part["proposals"][0]["added"]
+    path.write_text(json.dumps(stored))
+    RunStore.open(tmp_path, kit.manifest(proposals=proposals)).close()
+    proposals[0]["added"] = True
+    with pytest.raises(StoreError, match=r"proposals\.0\.added: false -> true"):
+        RunStore.open(tmp_path, kit.manifest(proposals=proposals))
