@@ -27,11 +27,20 @@ class SystemPromptChange(Section):
 
 class LoraChange(Section):
     """``adapter: target`` is the target's own adapter times ``scale`` (0: off); else a PEFT folder. It stands
-    in the place of the target's own adapter; several in one law add up."""
+    in the place of the target's own adapter, or is ``added`` to it; several in one law add up."""
 
     kind: Literal["lora"]
     adapter: str
     scale: float = Field(default=1.0, ge=-10.0, le=10.0)
+    added: bool = False
+
+    @model_validator(mode="after")
+    def _not_to_itself(self) -> LoraChange:
+        if self.added and self.adapter == "target":
+            raise ValueError(
+                "'added' is for another adapter; the target's own one is scaled by 'scale' alone"
+            )
+        return self
 
 
 class AblationChange(Section):

@@ -162,6 +162,17 @@ class RoundPlan:
     batches: tuple[Batch, ...]
 
 
+class PromptHits(NamedTuple):
+    """A prompt's harmful draws that the target can produce. ``log_parts`` [h]: logarithm of what each adds to the
+    prompt's estimate; ``log_p`` [h]; ``log_estimate`` of the probability, their sum."""
+
+    prompt: Prompt
+    tokens: list[NDArray[np.int32]]
+    log_parts: FloatArray
+    log_p: FloatArray
+    log_estimate: float
+
+
 class JudgedTexts(NamedTuple):
     """A judge's answer for n texts."""
 

@@ -10,7 +10,7 @@ from tailrisk.proposals.context import Context
 
 
 def lora_view(change: LoraChange, view: View, context: Context) -> View:
-    """``view`` with ``adapter`` times ``scale``, the target's own adapter out of it.
+    """``view`` with ``adapter`` times ``scale``, the target's own adapter out of it unless it is ``added``.
 
     Errors: ConfigError where the target has no adapter to scale or the folder is unusable, ModelError.
     """
@@ -23,6 +23,6 @@ def lora_view(change: LoraChange, view: View, context: Context) -> View:
             f"proposals: {view.name!r} scales the target's own adapter, but target.adapter is not set; "
             "set it, or name a PEFT folder"
         )
-    own = context.view.interventions
+    own = () if change.added else context.view.interventions
     others = tuple(i for i in view.interventions if not any(i is o for o in own))
     return view._replace(interventions=(*others, Lora(adapter, change.scale, context.merges)))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from truth.tablelaws import NAMES, MemoryLog, TableLaws, audit_in_memory, toy_config, toy_prompts
 
+from tailrisk.audit.drawweights import part_scales
 from tailrisk.audit.estimates import estimate_all
 from tailrisk.audit.protocols import LawCard
-from tailrisk.audit.results import _scales
 from tailrisk.audit.scouts import choose_scouts
 from tailrisk.audit.state import AuditState
 from tailrisk.errors import ModelError
@@ -117,7 +117,7 @@ def test_a_component_that_has_faded_stays_in_the_mixture():
         for entry, round_ in zip(ledger.entries, ledger.rounds, strict=True):
             assert np.array_equal(round_.expected, entry.plan.expected)
     estimates = estimate_all(state)
-    scales = _scales(state, estimates)
+    scales = part_scales(state, estimates)
     for (prompt_id, ledger), estimate in zip(state.ledgers.items(), estimates, strict=True):
         parts = [
             np.exp(log_weights(r, corrected=False))[r.harmful].sum() * scales[prompt_id, e.round]
