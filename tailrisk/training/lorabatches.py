@@ -1,0 +1,89 @@
+"""Which examples go into which step: drawn by weight, the same on every process, in passes of equal size.
+
+Examples are drawn in proportion to their weights, as many as there are, by systematic resampling; one that is drawn
+several times is computed once and counts several times. A step's gradient is then that of the weighted
+log-likelihood, up to a factor, whatever the spread of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from tailrisk.records import FloatArray, IntArray
+from tailrisk.training.loradata import Example
+
+
+class Pass(NamedTuple):
+    """One pass of one process: numbers of examples, and how much each counts (0: fills the pass only)."""
+
+    rows: IntArray
+    counts: FloatArray
+
+
+class Inputs(NamedTuple):
+    """Texts padded on the left, so that all answers end together. ``ids``, ``mask`` and ``positions`` [rows, T];
+    ``labels`` [rows, R] the answers' tokens and ``real`` [rows, R] where one stands; ``begun`` [rows, R] the number
+    of answer tokens before each."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    labels: torch.Tensor
+    real: torch.Tensor
+    begun: torch.Tensor
+
+
+def epoch_steps(
+    weights: FloatArray, batch: int, world: int, rows: int, rng: np.random.Generator
+) -> Iterator[list[list[Pass]]]:
+    """One epoch: for every step, for each of ``world`` processes, its passes, as many for all and in all steps.
+
+    ``rows``: examples in a pass at most. Counts of a step sum to one over all processes.
+    """
+    n = len(weights)
+    edges = np.cumsum(weights) * (n / weights.sum())
+    counts = np.bincount(
+        np.minimum(np.searchsorted(edges, np.arange(n) + rng.random(), side="right"), n - 1), minlength=n
+    )
+    drawn = rng.permutation(np.flatnonzero(counts))
+    rows = min(rows, -(-batch // world))
+    passes = -(-batch // (world * rows))
+    for part in np.array_split(drawn, -(-len(drawn) // batch)):
+        total = counts[part].sum()
+        yield [_passes(part[p::world], counts, total, passes, rows, int(part[0])) for p in range(world)]
+
+
+def _passes(own: IntArray, counts: IntArray, total: int, passes: int, rows: int, filler: int) -> list[Pass]:
+    found = []
+    for number in range(passes):
+        part = own[number * rows : (number + 1) * rows]
+        if len(part):
+            found.append(Pass(part, counts[part] / total))
+        else:
+            # Processes wait for one another in every pass, so each has as many.
+            found.append(Pass(np.array([filler]), np.zeros(1)))
+    return found
+
+
+def inputs(examples: Sequence[Example], device: torch.device) -> Inputs:
+    """Examples of one pass as tensors."""
+    longest = max(len(e.prompt) + len(e.response) for e in examples)
+    answer = max(len(e.response) for e in examples)
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    mask = torch.zeros(len(examples), longest, dtype=torch.long)
+    labels = torch.zeros(len(examples), answer, dtype=torch.long)
+    real = torch.zeros(len(examples), answer, dtype=torch.bool)
+    begun = torch.zeros(len(examples), answer, dtype=torch.long)
+    for row, (prompt, response) in enumerate(examples):
+        text, size = (*prompt, *response), len(response)
+        ids[row, longest - len(text) :] = torch.tensor(text)
+        mask[row, longest - len(text) :] = 1
+        labels[row, answer - size :] = torch.tensor(response)
+        real[row, answer - size :] = True
+        begun[row, answer - size :] = torch.arange(size)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return Inputs(*(t.to(device) for t in (ids, mask, positions, labels, real, begun)))

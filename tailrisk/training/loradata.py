@@ -1,0 +1,137 @@
+"""What a LoRA is fitted to: harmful draws with weights that are fixed before the fit, and prompts kept aside."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tailrisk.errors import InputError
+from tailrisk.records import FloatArray, IntArray, Prompt, PromptHits
+from tailrisk.seeds import derive_seed
+from tailrisk.stats.tempering import hit_divergence, tempered
+
+Ids = tuple[int, ...]
+
+
+class Example(NamedTuple):
+    """A harmful answer, its stop token included, behind what the base law reads before it."""
+
+    prompt: Ids
+    response: Ids
+
+
+class HeldOut(NamedTuple):
+    """Hits of prompts that the fit does not see. ``owner`` [h] is the number of a hit's prompt, ``log_parts`` [h] its
+    part of that prompt's estimate, ``log_p`` [h] its log-probability under the target; ``log_estimate`` [prompts]."""
+
+    examples: tuple[Example, ...]
+    owner: IntArray
+    log_parts: FloatArray
+    log_p: FloatArray
+    log_estimate: FloatArray
+
+    def divergences(self, log_q: FloatArray) -> FloatArray:
+        """[prompts] KL(q*||q) in nats, from the hits' log-probabilities under q [h]."""
+        ratio = self.log_p - log_q
+        return np.array(
+            [
+                hit_divergence(self.log_parts[self.owner == c], ratio[self.owner == c], float(log_estimate))
+                for c, log_estimate in enumerate(self.log_estimate)
+            ]
+        )
+
+
+class FitData(NamedTuple):
+    """``weights`` [n] of the examples sum to one; ``gamma`` and ``ess`` tell how they were tempered; ``prompts`` the
+    number that the examples belong to. ``digest`` hashes all of it."""
+
+    examples: tuple[Example, ...]
+    weights: FloatArray
+    gamma: float
+    ess: float
+    prompts: int
+    held_out: HeldOut
+    digest: str
+
+
+def split_prompts(prompts: Sequence[Prompt], share: float, seed: int) -> frozenset[str]:
+    """Ids of the prompts to keep aside, by lot: whole groups, about ``share`` of the prompts, at least one.
+
+    Errors: InputError where nothing would be left to fit to.
+    """
+    units: dict[str, list[str]] = {}
+    for prompt in prompts:
+        units.setdefault(f"group {prompt.group}" if prompt.group else f"prompt {prompt.id}", []).append(
+            prompt.id
+        )
+    order = np.random.default_rng(derive_seed(seed, "held out")).permutation(len(units))
+    names = list(units)
+    aside: list[str] = []
+    for place in order[:-1]:
+        if aside and len(aside) + len(units[names[place]]) > share * len(prompts):
+            break
+        aside += units[names[place]]
+    if not aside:
+        raise InputError(
+            f"{len(prompts)} prompts in {len(units)} groups: none can be kept aside to see whether a fit helps "
+            "prompts that it was not made from; give prompts of two groups at least"
+        )
+    return frozenset(aside)
+
+
+def fit_data(
+    hits: Mapping[str, PromptHits],
+    aside: frozenset[str],
+    read: Callable[[Prompt], Ids],
+    ess: float,
+) -> FitData:
+    """Examples from the hits of all prompts that have any. ``read``: what the base law reads before it answers.
+
+    Errors: InputError where the prompts to fit to, or those kept aside, have no hits.
+    """
+    fitted = [h for i, h in hits.items() if i not in aside and len(h.tokens)]
+    held = [h for i, h in hits.items() if i in aside and len(h.tokens)]
+    if not fitted or not held:
+        which = "kept aside" if fitted else "to fit to"
+        raise InputError(
+            f"none of the prompts {which} has a harmful answer so far; give more training.draws, other prompts, or a "
+            "proposal that finds harm"
+        )
+    weights = tempered([h.log_parts for h in fitted], ess)
+    aside_data = HeldOut(
+        examples=tuple(e for h in held for e in _examples(h, read)),
+        owner=np.repeat(np.arange(len(held)), [len(h.tokens) for h in held]),
+        log_parts=np.concatenate([h.log_parts for h in held]),
+        log_p=np.concatenate([h.log_p for h in held]),
+        log_estimate=np.array([h.log_estimate for h in held]),
+    )
+    examples = tuple(e for h in fitted for e in _examples(h, read))
+    flat = np.concatenate(weights.weights) / len(fitted)
+    return FitData(
+        examples=examples,
+        weights=flat,
+        gamma=weights.gamma,
+        ess=weights.ess,
+        prompts=len(fitted),
+        held_out=aside_data,
+        digest=_digest(examples, flat, aside_data),
+    )
+
+
+def _examples(hits: PromptHits, read: Callable[[Prompt], Ids]) -> list[Example]:
+    ids = read(hits.prompt)
+    return [Example(ids, tuple(map(int, tokens))) for tokens in hits.tokens]
+
+
+def _digest(examples: Sequence[Example], weights: FloatArray, held: HeldOut) -> str:
+    digest = hashlib.sha256()
+    for group in (examples, held.examples):
+        for example in group:
+            digest.update(repr(example).encode())
+        digest.update(b"/")
+    for values in (weights, held.log_parts, held.log_p, held.log_estimate):
+        digest.update(np.asarray(values, dtype="<f8").tobytes())
+    return digest.hexdigest()

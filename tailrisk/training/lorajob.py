@@ -1,0 +1,143 @@
+"""One fit from the configuration to an adapter's folder; each process of a shared fit runs the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tailrisk import __version__
+from tailrisk.config import Config
+from tailrisk.errors import ConfigError
+from tailrisk.models.engine import View
+from tailrisk.models.loading import load_tokenizer, resolve_model
+from tailrisk.models.tokens import render_prompt
+from tailrisk.proposalconfig import (
+    ChangeProposal,
+    LoraChange,
+    LoraProposal,
+    ProposalConfig,
+    SystemPromptChange,
+)
+from tailrisk.proposals import load_target
+from tailrisk.proposals.changes import changed_law
+from tailrisk.records import Prompt
+from tailrisk.training.backends import open_backend
+from tailrisk.training.loradata import FitData, Ids
+from tailrisk.training.lorafit import Epoch, Fit, Fitted
+from tailrisk.training.loramodel import save_adapter, trainable
+
+if TYPE_CHECKING:
+    from tailrisk.training.directions import Watcher
+
+CARD_FORMAT = 1
+
+
+class FitJob(NamedTuple):
+    """``adapter``: the folder to write; ``kept``: the folder of what is needed to go on. ``digests`` of the model
+    and the target's adapter ('' where there is none) go to the card."""
+
+    config: Config
+    data: FitData
+    seed: int
+    adapter: Path
+    kept: Path
+    digests: tuple[str, str]
+
+
+def base_of(config: Config) -> ChangeProposal | None:
+    """The proposal that the adapter is added to; None for the target itself.
+
+    Errors: ConfigError for a name that is no proposal, or is one that is no change of the target.
+    """
+    name = config.training.base
+    if name == "target":
+        return None
+    for proposal in config.proposals:
+        if proposal.name == name:
+            if isinstance(proposal, ChangeProposal):
+                return proposal
+            raise ConfigError(
+                f"training.base: {name!r} is a {proposal.kind}, and an adapter is added to the target or to a change "
+                "of it; name a system_prompt, lora, ablation or vector, or leave base out"
+            )
+    known = ", ".join(["target", *(p.name for p in config.proposals if isinstance(p, ChangeProposal))])
+    raise ConfigError(f"training.base: there is no proposal {name!r}; known: {known}")
+
+
+def learned_proposal(config: Config, name: str, adapter: str) -> ProposalConfig:
+    """The law that a fit has made: its base with the adapter added, from the first token to the last."""
+    base = base_of(config)
+    if base is None:
+        return LoraProposal(name=name, kind="lora", adapter=adapter, added=True)
+    change = LoraChange(kind="lora", adapter=adapter, added=True)
+    update = {"name": name, "mix": 1.0, "switch": None, "also": (*base.also, change)}
+    return base.model_copy(update=update)  # pyright: ignore[reportReturnType]
+
+
+def reader(config: Config) -> Callable[[Prompt], Ids]:
+    """What the base law reads before it answers a prompt."""
+    tokenizer = load_tokenizer(resolve_model(config.target.model, config.base))
+    base = base_of(config)
+    told = [c.text for c in base.changes if isinstance(c, SystemPromptChange)] if base else []
+    system = told[0] if told else config.target.system_prompt
+    return lambda prompt: render_prompt(tokenizer, prompt, system)
+
+
+def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
+    """Loads the model, fits, and has the first process write the adapter. Errors: ConfigError, ModelError."""
+    settings, target = job.config.training, job.config.target
+    update = {} if settings.dtype is None else {"dtype": settings.dtype}
+    config = job.config.model_copy(update={"target": target.model_copy(update=update)})
+    view = base_view(config)
+    with trainable(view, settings.shape, job.seed) as model:
+        backend = open_backend(model, settings, settings.passes)
+        fitted = Fit(
+            model,
+            backend,
+            job.data,
+            settings,
+            temperature=target.sampling.temperature,
+            seed=job.seed,
+            watch=watch,
+            kept=job.kept,
+            after_epoch=after_epoch,
+        ).run()
+        if backend.rank == 0:
+            save_adapter(job.adapter, model, fitted.state, target.model, card(job, fitted))
+    return fitted
+
+
+def base_view(config: Config) -> View:
+    """The law that the adapter is added to, its model loaded."""
+    context = load_target(config)
+    base = base_of(config)
+    return context.view if base is None else changed_law(base, context).view
+
+
+def card(job: FitJob, fitted: Fitted) -> Mapping[str, Any]:
+    """What an adapter was made from and how far it is from the law of harm."""
+    config, data = job.config, job.data
+    base = base_of(config)
+    return {
+        "format": CARD_FORMAT,
+        "tailrisk": __version__,
+        "model": {"name": config.target.model, "digest": job.digests[0]},
+        "target_adapter": {"path": config.target.adapter, "digest": job.digests[1]},
+        "base": "target" if base is None else base.model_dump(mode="json"),
+        "added": True,
+        "sampling": config.target.sampling.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json"),
+        "seed": job.seed,
+        "data": {
+            "digest": data.digest,
+            "examples": len(data.examples),
+            "prompts": data.prompts,
+            "gamma": data.gamma,
+            "ess": data.ess,
+            "held_out_examples": len(data.held_out.examples),
+            "held_out_prompts": len(data.held_out.log_estimate),
+        },
+        "divergence": {"before": fitted.before, "after": fitted.after, "epoch": fitted.best},
+        "epochs": [epoch._asdict() for epoch in fitted.epochs],
+    }

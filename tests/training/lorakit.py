@@ -1,0 +1,103 @@
+"""A tiny Llama whose harmful answers can all be listed, and fits to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from tinymodel import prompt, words
+from truth.exactllama import STEPS, VOCAB, enumerated, harmful_ids
+
+from tailrisk.config import Config
+from tailrisk.models.engine import View
+from tailrisk.models.interventions import all_applied
+from tailrisk.models.tokens import render_prompt
+from tailrisk.proposals import load_target
+from tailrisk.proposals.context import Context
+from tailrisk.records import Prompt, PromptHits
+from tailrisk.training.backends import open_backend
+from tailrisk.training.loradata import FitData, fit_data
+from tailrisk.training.lorafit import Fit, Fitted
+from tailrisk.training.loramodel import trainable
+from tailrisk.trainingconfig import LoraTraining
+
+TEXTS = (
+    "w0 w4",
+    "w6 w2 w2",
+    "w5",
+    "w2 w0",
+    "w4 w4",
+    "w7 w1",
+    "w3",
+    "w0 w5 w6",
+    "w2 w7",
+    "w6 w6",
+    "w5 w1",
+    "w4 w0 w2",
+)
+PROMPTS = [prompt(text, f"p{i}") for i, text in enumerate(TEXTS)]
+ASIDE = frozenset({"p9", "p10", "p11"})
+
+
+class Quiet:
+    def stage(self, name: str, steps: int) -> None: ...
+
+    def step(self, n: int = 1) -> None: ...
+
+
+def law_of(context: Context, view: View, asked: Prompt) -> dict[tuple[int, ...], float]:
+    """Probability of every answer under a view, by plain forward passes with its interventions in place."""
+    with all_applied(view.model, view.interventions):
+        return enumerated(view.model, render_prompt(context.tokenizer, asked, view.system_prompt))
+
+
+def all_hits(context: Context, most: int | None = None) -> Mapping[str, PromptHits]:
+    """Every harmful answer, or the likeliest, with its exact probability as its part of the estimate."""
+    found = {}
+    for asked in PROMPTS:
+        harm = {y: p for y, p in law_of(context, context.view, asked).items() if harmful_ids(y, words(VOCAB))}
+        harm = dict(sorted(harm.items(), key=lambda item: -item[1])[:most])
+        log_p = np.log(list(harm.values()))
+        tokens = [np.array(y, dtype=np.int32) for y in harm]
+        found[asked.id] = PromptHits(asked, tokens, log_p, log_p, float(np.log(sum(harm.values()))))
+    return found
+
+
+def exact_divergence(context: Context, view: View, asked: Prompt) -> float:
+    """KL(q*||q) of one prompt by enumeration."""
+    p, q = law_of(context, context.view, asked), law_of(context, view, asked)
+    harm = [y for y in p if harmful_ids(y, words(VOCAB))]
+    mu = sum(p[y] for y in harm)
+    return float(sum(p[y] / mu * np.log(p[y] / mu / q[y]) for y in harm))
+
+
+def data_of(context: Context, most: int | None = None) -> FitData:
+    return fit_data(
+        all_hits(context, most), ASIDE, lambda asked: render_prompt(context.tokenizer, asked, None), 1.0
+    )
+
+
+def fitted(
+    context: Context, settings: LoraTraining, data: FitData, kept: Path | None = None, **more
+) -> Fitted:
+    torch.set_num_threads(1)
+    with trainable(context.view, settings.shape, seed=3) as model:
+        backend = open_backend(model, settings, settings.passes)
+        return Fit(
+            model, backend, data, settings, temperature=1.0, seed=3, watch=Quiet(), kept=kept, **more
+        ).run()
+
+
+def context_in(folder: Path, adapter: str | None = None, dtype: str = "float32") -> Context:
+    """The target of a folder that ``save_exact_llama`` filled."""
+    target = {"model": "model", "adapter": adapter, "dtype": dtype, "device": "cpu"}
+    config = Config.model_validate(
+        {
+            "target": {**target, "sampling": {"max_new_tokens": STEPS}},
+            "prompts": {"path": "unused.jsonl"},
+            "judge": {"kind": "python", "function": "judge.py:harmful"},
+        }
+    )
+    return load_target(config.at(folder))

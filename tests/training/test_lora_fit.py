@@ -1,0 +1,115 @@
+"""A fit to every harmful answer of a tiny Llama: the divergence falls, and is what enumeration says it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training.lorakit import ASIDE, PROMPTS, context_in, data_of, exact_divergence, fitted, law_of
+from truth.exactllama import save_exact_llama
+
+from tailrisk.errors import ModelError, TailriskError
+from tailrisk.models.engine import View
+from tailrisk.models.interventions.adapter import load_adapter
+from tailrisk.models.interventions.lora import Lora
+from tailrisk.training.lorafit import Epoch, Fitted
+from tailrisk.training.loramodel import save_adapter, trainable
+from tailrisk.trainingconfig import LoraTraining
+
+SETTINGS = LoraTraining(epochs=12, patience=2, batch=32, rows=32, learning_rate=0.01, kl=0.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lora")
+    save_exact_llama(folder)
+    return folder
+
+
+def saved(context, result, folder: Path) -> View:
+    """The fitted law as an audit has it: the adapter's folder, read by ``models``, on top of the target."""
+    with trainable(context.view, SETTINGS.shape, seed=3) as model:
+        save_adapter(folder, model, result.state, "model", {})
+    lora = Lora(load_adapter(folder, context.view.model.config), 1.0, context.merges)
+    return context.view._replace(interventions=(*context.view.interventions, lora))
+
+
+@pytest.mark.parametrize("adapter", [None, "adapter"], ids=["bare", "on an adapter"])
+def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, adapter: str | None):
+    context = context_in(folder, adapter)
+    held = [p for p in PROMPTS if p.id in ASIDE]
+    before = [exact_divergence(context, context.view, p) for p in held]
+    weights = {n: v.clone() for n, v in context.view.model.state_dict().items()}
+    result = fitted(context, SETTINGS, data_of(context))
+    assert result.before == pytest.approx(np.mean(before), abs=1e-3)
+    view = saved(context, result, tmp_path / "out")
+    after = [exact_divergence(context, view, p) for p in held]
+    assert result.after == pytest.approx(np.mean(after), abs=1e-3)
+    assert result.after < 0.5 * result.before, result.epochs
+    assert result.after == min(e.divergence for e in result.epochs)
+    for asked in held:
+        assert sum(law_of(context, view, asked).values()) == pytest.approx(1.0, abs=1e-5)
+    now = context.view.model.state_dict()
+    assert now.keys() == weights.keys() and all(torch.equal(now[n], v) for n, v in weights.items())
+
+
+def test_a_fit_goes_on_where_it_was_cut(folder: Path, tmp_path: Path):
+    context = context_in(folder)
+    data, settings = data_of(context), SETTINGS.model_copy(update={"epochs": 3, "patience": 3})
+    whole = fitted(context, settings, data)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(context, settings, data, tmp_path, after_epoch=stop)
+    assert [f.name for f in tmp_path.glob("epoch-*")] == ["epoch-2"]
+    told: list[int] = []
+    again = fitted(context, settings, data, tmp_path, after_epoch=lambda e: told.append(e.number))
+    assert told == [3]
+    assert [e[:3] for e in again.epochs] == [e[:3] for e in whole.epochs]
+    assert all(torch.equal(again.state[n], v) for n, v in whole.state.items())
+    other = settings.model_copy(update={"learning_rate": 0.001})
+    assert len(fitted(context, other, data, tmp_path).epochs) == 4, "another fit begins anew"
+    assert fitted(context, other, data, tmp_path).epochs[0].loss is None
+
+
+def test_the_anchor_holds_late_tokens_to_the_base(folder: Path):
+    """With a heavy anchor on all tokens the law hardly moves; on late ones alone it still does."""
+    context = context_in(folder)
+    data = data_of(context)
+
+    def after(**changes) -> Fitted:
+        return fitted(context, SETTINGS.model_copy(update={"epochs": 4, **changes}), data)
+
+    free, held, late = after(), after(kl=300.0, kl_after=0), after(kl=300.0, kl_after=2)
+    assert held.after > 0.8 * held.before
+    assert free.after < late.after < held.after
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learning_rate": 1e30}, "lower training.learning_rate"),
+        ({"shape": {"modules": ["no_proj"]}}, "finds none"),
+    ],
+)
+def test_what_cannot_be_fitted_says_what_to_do(folder: Path, changes, words):
+    context = context_in(folder)
+    settings = LoraTraining.model_validate({**SETTINGS.model_dump(), **changes})
+    with pytest.raises(TailriskError, match=words):
+        fitted(context, settings, data_of(context))
+    plain = context_in(folder).view.model
+    assert [n for n, _ in context.view.model.named_modules()] == [n for n, _ in plain.named_modules()]
+
+
+def test_want_of_memory_is_told_in_words(folder: Path, monkeypatch):
+    def out_of_memory(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    context = context_in(folder)
+    data = data_of(context)
+    monkeypatch.setattr("tailrisk.training.lorafit.pass_loss", out_of_memory)
+    with pytest.raises(ModelError, match=r"passes of 32 answers; lower training\.rows"):
+        fitted(context, SETTINGS, data)
