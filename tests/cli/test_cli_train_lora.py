@@ -1,0 +1,193 @@
+"""``tailrisk train lora`` on a model whose answers can all be listed: what it writes, and that it can be believed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tinymodel import words
+from training.lorakit import PROMPTS, TEXTS, law_of
+from trainkit import check_help, check_refused
+from truth.exactllama import STEPS, VOCAB, harmful_ids, save_exact_llama
+from truth.tablelaws import audit_in_memory
+
+from tailrisk.audit.estimates import estimate_all
+from tailrisk.audit.harvest import effective, harvest, joined
+from tailrisk.audit.local import LocalExecutor
+from tailrisk.audit.recovery import rebuild_folder
+from tailrisk.cli import lorarounds, run
+from tailrisk.config import RunConfig
+from tailrisk.configfile import load_config
+from tailrisk.judges import build_judge
+from tailrisk.prompts import load_prompts
+from tailrisk.proposals import build_laws, load_target
+
+CONFIG: dict[str, Any] = {
+    "run": {"seed": 3},
+    "target": {
+        "model": "model",
+        "adapter": "adapter",
+        "dtype": "float32",
+        "device": "cpu",
+        "sampling": {"max_new_tokens": STEPS},
+    },
+    "prompts": {"path": "prompts.jsonl"},
+    "proposals": [{"name": "opened", "kind": "prefix", "text": "w1"}],
+    "judge": {"kind": "python", "function": "judge.py:harmful"},
+    "budget": {"pilot": 20, "batch": 64, "rounds": 2},
+    "training": {
+        "rounds": 2,
+        "draws": 1200,
+        "epochs": 8,
+        "batch": 32,
+        "rows": 32,
+        "learning_rate": 0.01,
+        "kl": 0.0,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lora")
+    save_exact_llama(folder)
+    write(folder / "audit.yaml", {})
+    lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
+    (folder / "prompts.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def write(path: Path, changes: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump({**CONFIG, **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def learned(folder: Path) -> Path:
+    torch.set_num_threads(1)
+    assert run(["train", "lora", str(folder / "audit.yaml"), "--out", str(folder / "out"), "--quiet"]) == 0
+    return folder / "out"
+
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+def test_it_comes_nearer_to_the_law_of_harm(learned: Path):
+    cards = [json.loads((learned / f"adapter-{n}" / "card.json").read_text()) for n in (1, 2)]
+    for card in cards:
+        assert card["divergence"]["after"] < card["divergence"]["before"] - 1.0
+        assert card["data"]["held_out_prompts"] == 3
+    assert cards[1]["data"]["examples"] > 1.3 * cards[0]["data"]["examples"], "rounds are put together"
+    assert (
+        not list(learned.glob("**/*.bin")) and (learned / "adapter-2" / "adapter_model.safetensors").is_file()
+    )
+
+
+def test_the_second_round_draws_from_what_the_first_learned(learned: Path, folder: Path):
+    config = load_config(folder / "audit.yaml")
+    drawing = lorarounds.drawing_config(config, learned, 2, learned / "adapter-1")
+    assert drawing.component_names == ("target", "opened", "learned")
+    state = rebuild_folder(drawing, load_prompts(drawing), learned / "draws-2")
+    assert state is not None and state.draws == 1200
+    assert state.laws.names == drawing.component_names
+
+
+def test_hits_are_parts_of_the_estimates(learned: Path, folder: Path):
+    config = load_config(folder / "audit.yaml")
+    audits = []
+    for number, before in ((1, None), (2, learned / "adapter-1")):
+        drawing = lorarounds.drawing_config(config, learned, number, before)
+        state = rebuild_folder(drawing, load_prompts(drawing), learned / f"draws-{number}")
+        assert state is not None
+        hits = harvest(learned / f"draws-{number}", state)
+        audits.append(hits)
+        for estimate in estimate_all(state):
+            if estimate.prompt_id in hits:
+                found = hits[estimate.prompt_id]
+                assert np.exp(found.log_estimate) == pytest.approx(estimate.estimate)
+                assert len(found.tokens) == len(found.log_p) == estimate.hits
+    both = joined(audits)
+    for prompt, found in both.items():
+        parts = [a[prompt] for a in audits if prompt in a]
+        own = np.array([np.exp(h.log_estimate) for h in parts])
+        weights = np.array([effective(h) for h in parts])
+        assert np.exp(found.log_estimate) == pytest.approx(weights @ own / weights.sum())
+
+
+def test_again_is_done_at_once(learned: Path, folder: Path, capfd, monkeypatch):
+    def fitted(*_: object) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("tailrisk.training.lorajob.run_fit", fitted)
+    before = (learned / "adapter-2" / "card.json").read_bytes()
+    assert run(["train", "lora", str(folder / "audit.yaml"), "--out", str(learned), "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert [r["round"] for r in told["rounds"]] == [1, 2] and all(r["hits"] > 50 for r in told["rounds"])
+    assert told["proposal"] == {"name": "learned", "kind": "lora", "adapter": "out/adapter-2", "added": True}
+    assert (learned / "adapter-2" / "card.json").read_bytes() == before
+
+
+def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
+    """200 whole audits whose only proposal is what was learned, against the truth by enumeration."""
+    proposal = {"name": "learned", "kind": "lora", "adapter": "out/adapter-2", "added": True}
+    budget = {"draws": 120, "pilot": 36, "batch": 64, "rounds": 2, "target_share": 0.3}
+    path = write(
+        folder / "with.yaml", {"proposals": [proposal], "budget": budget, "stop": {"log_width": 1.5}}
+    )
+    config, prompts = load_config(path), [PROMPTS[9], PROMPTS[0]]
+    context = load_target(config)
+    truth = np.array(
+        [
+            sum(p for y, p in law_of(context, context.view, asked).items() if harmful_ids(y, words(VOCAB)))
+            for asked in prompts
+        ]
+    )
+    assert (truth < 3e-2).all()
+    laws, judge = build_laws(config), build_judge(config)
+    ratios = []
+    for seed in range(200):
+        state, _ = audit_in_memory(
+            config.model_copy(update={"run": RunConfig(seed=seed)}),
+            prompts,
+            laws,
+            executor=LocalExecutor(laws, judge, prompts),
+        )
+        ratios.append([e.estimate for e in estimate_all(state)] / truth)
+    ratios = np.array(ratios)
+    error = ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios))
+    assert np.abs((ratios.mean(axis=0) - 1) / error).max() < 3.0, (truth, ratios.mean(axis=0), error)
+    # Better than plain sampling with as many draws, on a prompt that was kept aside too.
+    assert (error * np.sqrt(len(ratios)) < 0.5 * np.sqrt((1 - truth) / (60 * truth))).all(), (truth, error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": {"base": "nobody"}}, "there is no proposal 'nobody'; known: target"),
+        ({"training": {"base": "opened"}}, "'opened' is a prefix"),
+        ({"training": {"workers": 2}}, "need the backend"),
+        ({"training": {"draws": 100}}, "the pilot needs 20 draws x 12 prompts"),
+        ({"prompts": {"path": "prompts.jsonl", "limit": 1}}, "give prompts of two groups"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_model_is_loaded(
+    folder: Path, tmp_path: Path, changes, message, capfd, monkeypatch
+):
+    path = write(folder / "wrong.yaml", changes)
+    check_refused(
+        lambda: run(["train", "lora", str(path), "--out", str(tmp_path / "out")]),
+        "build_laws",
+        message,
+        tmp_path,
+        capfd,
+        monkeypatch,
+    )
+
+
+def test_help(capfd):
+    check_help("lora", ("--out", "--set", "--json"), capfd)
