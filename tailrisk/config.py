@@ -183,10 +183,12 @@ MethodConfig = Annotated[MixtureMethod | PaperMethod | SearchMethod, Field(discr
 
 
 class TrackingConfig(Section):
-    """``uri`` null: no tracking. A sqlite path is relative to the configuration file."""
+    """``uri`` null: no tracking. A sqlite path is relative to the configuration file. ``register_as``: name of trained
+    adapters in MLflow's model registry; null: the experiment's and the run's."""
 
     uri: str | None = "sqlite:///mlflow.db"
     experiment: str = "tailrisk"
+    register_as: Name | None = None
 
 
 class PoolConfig(Section):
@@ -228,6 +230,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _places: dict[str, Path] = PrivateAttr(default_factory=dict)
 
     @field_validator("method", mode="before")
     @classmethod
@@ -265,8 +268,16 @@ class Config(Section):
         copy._base = base
         return copy
 
+    def with_places(self, places: dict[str, Path]) -> Config:
+        """The same configuration, where each of these names means a place on this machine."""
+        copy = self.model_copy()
+        copy._places = {**self._places, **places}
+        return copy
+
     def resolve(self, path: str) -> Path:
-        """A path of the configuration as an absolute path."""
+        """A path of the configuration, or a name with a place of its own, as an absolute path."""
+        if path in self._places:
+            return self._places[path]
         return (self.base / Path(path).expanduser()).resolve()
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -64,3 +64,8 @@ class LoraTraining(Section):
     def passes(self) -> int:
         """Of one step, on each worker."""
         return -(-self.batch // (self.workers * min(self.rows, -(-self.batch // self.workers))))
+
+    @property
+    def of_a_fit(self) -> dict[str, Any]:
+        """What decides how a fit to given data goes, as plain JSON: the rest decides what it is fitted to."""
+        return self.model_dump(mode="json", exclude={"rounds", "draws", "held_out", "ess"})

@@ -7,7 +7,8 @@ goes on after an interruption. Its proposals are the audit's and what the round 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,48 +21,97 @@ if TYPE_CHECKING:
     from tailrisk.cli.wiring import Checked, Workers
     from tailrisk.config import Config
     from tailrisk.records import Prompt, PromptHits
-    from tailrisk.training.loradata import FitData
+    from tailrisk.tracking.trainingrun import TrainingRecord
+    from tailrisk.training.lorajob import FitJob
 
 WIDTH = 0.05
 """Of the intervals of a drawing round: so narrow that the draws are all used, for they are what is fitted to."""
 
 
 class Round(NamedTuple):
-    """``hits`` of this round's draws; ``fitted`` is the adapter's card."""
+    """``hits`` of this round's draws; ``card`` is the adapter's, None until it is fitted; ``epochs`` so far."""
 
     number: int
     draws: int
     hits: int
     adapter: Path
-    fitted: dict[str, Any]
+    card: dict[str, Any] | None
+    epochs: tuple[dict[str, Any], ...]
 
 
 def learn(config: Config, out: Path, console: Console, *, live: bool, workers: Workers) -> list[Round]:
-    """All rounds. Errors: ConfigError, InputError, ModelError, JudgeError, StoreError."""
-    from tailrisk.audit.harvest import joined
+    """All rounds, told to MLflow as they go. Errors: ConfigError, InputError, ModelError, JudgeError, StoreError."""
     from tailrisk.prompts import load_prompts
-    from tailrisk.training.loradata import fit_data, split_prompts
-    from tailrisk.training.lorajob import base_of, reader
+    from tailrisk.tracking import open_uploads
+    from tailrisk.training.lorajob import base_of
+
+    def warn(line: str) -> None:
+        console.print(f"warning: {line}", markup=False, soft_wrap=True)
 
     base_of(config)
     prompts = load_prompts(config)
+    rounds: list[Round] = []
+    with open_uploads(config, out, warn=warn) or nullcontext() as uploads:
+
+        def told(round_: Round) -> None:
+            rounds[round_.number - 1 :] = [round_]
+            if uploads is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                uploads.put(record(rounds, prompts))
+
+        _rounds(config, prompts, out, console, live, workers, told)
+    return rounds
+
+
+def _rounds(
+    config: Config,
+    prompts: Sequence[Prompt],
+    out: Path,
+    console: Console,
+    live: bool,
+    workers: Workers,
+    told: Callable[[Round], None],
+) -> None:
+    from tailrisk.audit.harvest import joined
+    from tailrisk.seeds import derive_seed
+    from tailrisk.training.loradata import fit_data, split_prompts
+    from tailrisk.training.lorajob import FitJob, reader
+
     aside = split_prompts(prompts, config.training.held_out, config.run.seed)
     read = reader(config)
     audits: list[dict[str, PromptHits]] = []
-    rounds: list[Round] = []
+    before: Path | None = None
     for number in range(1, config.training.rounds + 1):
-        before = rounds[-1].adapter if rounds else None
         console.print(f"round {number} of {config.training.rounds}: drawing", style="dim", markup=False)
-        drawn, draws, digests = _draw(
-            drawing_config(config, out, number, before), prompts, console, live, workers
-        )
+        drawing = drawing_config(config, out, number, before)
+        drawn, draws, digests = _draw(drawing, prompts, console, live, workers)
         audits.append(drawn)
         data = fit_data(joined(audits), aside, read, config.training.ess)
+        seed = derive_seed(config.run.seed, "fit", number)
         adapter = out / f"adapter-{number}"
-        card = done_before(adapter, data, config) or _fit(config, data, out, number, digests, console)
-        hits = sum(len(h.tokens) for h in drawn.values())
-        rounds.append(Round(number, draws, hits, adapter, card))
-    return rounds
+        job = FitJob(config, data, seed, adapter, out / f"fit-{number}", digests)
+        begun = Round(number, draws, sum(len(h.tokens) for h in drawn.values()), adapter, None, ())
+        card = done_before(job)
+        if card is None:
+            told(begun)
+            card = _fit(job, begun, console, told)
+        told(begun._replace(card=card, epochs=tuple(card["epochs"])))
+        before = adapter
+
+
+def record(rounds: Sequence[Round], prompts: Sequence[Prompt]) -> TrainingRecord:
+    """What tracking is told of it."""
+    from tailrisk.prompts import prompts_digest
+    from tailrisk.tracking.trainingrun import FitRound, TrainingRecord
+
+    told = []
+    for done in rounds:
+        figures = {"draws": done.draws, "hits": done.hits, "hit_rate": done.hits / done.draws}
+        if done.card is not None:
+            figures |= {key: done.card["data"][key] for key in ("examples", "ess", "gamma")}
+            figures |= {f"divergence_{key}": done.card["divergence"][key] for key in ("before", "after")}
+        told.append(FitRound(done.number, figures, done.epochs, None if done.card is None else done.adapter))
+    return TrainingRecord(tuple(told), prompts_digest(prompts), len(prompts))
 
 
 def drawing_config(config: Config, out: Path, number: int, learned: Path | None) -> Config:
@@ -86,16 +136,13 @@ def drawing_config(config: Config, out: Path, number: int, learned: Path | None)
     )
 
 
-def done_before(adapter: Path, data: FitData, config: Config) -> dict[str, Any] | None:
-    """The card of an adapter that was fitted to the same data by the same settings."""
+def done_before(job: FitJob) -> dict[str, Any] | None:
+    """The card of an adapter that the same fit has made."""
     try:
-        card = json.loads((adapter / "card.json").read_text(encoding="utf-8"))
-        same = card["data"]["digest"] == data.digest and card["training"] == config.training.model_dump(
-            mode="json"
-        )
+        card = json.loads((job.adapter / "card.json").read_text(encoding="utf-8"))
+        return card if card["identity"] == job.identity else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return card if same else None
 
 
 def _draw(
@@ -142,41 +189,35 @@ def _drawn_before(checked: Checked) -> AuditState | None:
     return state
 
 
-def _fit(
-    config: Config, data: FitData, out: Path, number: int, digests: tuple[str, str], console: Console
-) -> dict[str, Any]:
+def _fit(job: FitJob, begun: Round, console: Console, told: Callable[[Round], None]) -> dict[str, Any]:
     from tailrisk.cli.steps import Steps
-    from tailrisk.seeds import derive_seed
     from tailrisk.training.lorafit import Epoch
-    from tailrisk.training.lorajob import FitJob, run_fit
+    from tailrisk.training.lorajob import run_fit
 
-    adapter = out / f"adapter-{number}"
-    seed = derive_seed(config.run.seed, "fit", number)
-    job = FitJob(config, data, seed, adapter, out / f"fit-{number}", digests)
-    held = data.held_out
+    data, held, settings = job.data, job.data.held_out, job.config.training
     console.print(
-        f"round {number}: fitting to {len(data.examples)} harmful answers of {data.prompts} prompts "
+        f"round {begun.number}: fitting to {len(data.examples)} harmful answers of {data.prompts} prompts "
         f"(effectively {data.ess:.0f}, weights to the power of {data.gamma:.2f}); "
         f"{len(held.examples)} of {len(held.log_estimate)} prompts are kept aside",
         style="dim",
         markup=False,
     )
+    epochs: list[dict[str, Any]] = []
 
-    def told(epoch: Epoch) -> None:
+    def after(epoch: Epoch) -> None:
         loss = "" if epoch.loss is None else f", loss {epoch.loss:.3f}"
-        console.print(
-            f"epoch {epoch.number}: {epoch.divergence:.3f} nats from the law of harm{loss}",
-            style="dim",
-            markup=False,
-        )
+        line = f"epoch {epoch.number}: {epoch.divergence:.3f} nats from the law of harm{loss}"
+        console.print(line, style="dim", markup=False)
+        epochs.append(epoch._asdict())
+        told(begun._replace(epochs=tuple(epochs)))
 
-    if config.training.backend == "plain":
+    if settings.backend == "plain":
         with Steps(console) as steps:
-            run_fit(job, steps, told)
+            run_fit(job, steps, after)
     else:
         from tailrisk.cluster.session import ray_session
         from tailrisk.cluster.trainer import fit_on_ray, training_cluster
 
-        with ray_session(training_cluster(config.cluster, config.training.workers)):
-            fit_on_ray(job, told)
-    return json.loads((adapter / "card.json").read_text(encoding="utf-8"))
+        with ray_session(training_cluster(job.config.cluster, settings.workers)):
+            fit_on_ray(job, after)
+    return json.loads((job.adapter / "card.json").read_text(encoding="utf-8"))

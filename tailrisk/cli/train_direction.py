@@ -112,9 +112,10 @@ def target_only(path: Path, overrides: Sequence[str]) -> Config:
     """The configuration without its proposals and method: they may name what is only now being made."""
     from tailrisk.config import MixtureMethod
     from tailrisk.configfile import load_config
+    from tailrisk.tracking import fetch_adapters
 
     config = load_config(path, tuple(overrides))
-    return config.model_copy(update={"proposals": (), "method": MixtureMethod()})
+    return fetch_adapters(config.model_copy(update={"proposals": (), "method": MixtureMethod()}))
 
 
 def read_sets(harmful: Path, harmless: Path, limit: int | None) -> tuple[list[Prompt], list[Prompt]]:

@@ -44,9 +44,11 @@ def lora(
     from tailrisk.cli.lorarounds import learn
     from tailrisk.cli.wiring import on_ray
     from tailrisk.configfile import load_config
+    from tailrisk.tracking import fetch_adapters
 
     config = load_config(config_path, tuple(overrides or ()))
     check_folder(out)
+    config = fetch_adapters(config)
     rounds = learn(config, out, console, live=console.is_terminal and not quiet, workers=on_ray)
     _tell(rounds, config, console)
     if as_json:
@@ -84,14 +86,15 @@ def to_json(rounds: list[Round], config: Config) -> dict[str, Any]:
 
 
 def _figures(done: Round) -> dict[str, Any]:
-    return {key: done.fitted[key] for key in ("divergence", "data")}
+    assert done.card is not None
+    return {key: done.card[key] for key in ("divergence", "data")}
 
 
 def _tell(rounds: list[Round], config: Config, console: Console) -> None:
     from tailrisk.training.persona_files import proposal_yaml
 
     for done in rounds:
-        far = done.fitted["divergence"]
+        far = _figures(done)["divergence"]
         console.print(
             f"round {done.number}: {done.draws:,} draws, {done.hits:,} harmful; {far['before']:.2f} nats from the law "
             f"of harm before, {far['after']:.2f} after {far['epoch']} epochs",
@@ -99,7 +102,7 @@ def _tell(rounds: list[Round], config: Config, console: Console) -> None:
             soft_wrap=True,
         )
     last = rounds[-1]
-    if last.fitted["divergence"]["epoch"] == 0:
+    if _figures(last)["divergence"]["epoch"] == 0:
         console.print(
             "warning: no epoch came nearer than the base itself, so the adapter changes nothing; give more "
             "training.draws, another training.base, or a lower training.learning_rate",

@@ -10,7 +10,7 @@ import typer
 
 from tailrisk.cli.audit import ConfigPath, Overrides, wide
 from tailrisk.cli.guard import Verbose, guarded
-from tailrisk.cli.train_direction import check_out, layer_numbers
+from tailrisk.cli.train_direction import check_out, layer_numbers, target_only
 from tailrisk.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ def persona(
     numbers = None if layers is None else layer_numbers(layers)
     strengths = multiples(coefficients)
 
-    from tailrisk.configfile import load_config
     from tailrisk.training.traits import load_trait
 
-    config = load_config(config_path, tuple(overrides or ()))
+    config = target_only(config_path, tuple(overrides or ()))
     loaded = load_trait(trait_path)
 
     from tailrisk.cli.steps import Steps

@@ -67,13 +67,14 @@ def check(path: Path, overrides: Sequence[str], *, say: Callable[[str], None] = 
     from tailrisk.configfile import check_budget, load_config
     from tailrisk.judges import preflight as check_judge
     from tailrisk.prompts import load_prompts
-    from tailrisk.tracking import check_uri
+    from tailrisk.tracking import check_uri, fetch_adapters
 
     config = load_config(path, tuple(overrides))
     prompts = load_prompts(config)
     check_budget(config, len(prompts))
     check_judge(config)
     check_uri(config)
+    config = fetch_adapters(config)
     say(f"checking model, adapters and {len(prompts)} prompts")
     return Checked(config, prompts, check_models(config, prompts))
 

@@ -10,11 +10,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from tailrisk.config import Config
+from tailrisk.tracking.adapters import fetch_adapters
 from tailrisk.tracking.threaded import ThreadedTracker, Warn, to_stderr
 from tailrisk.tracking.tracker import NullTracker, Tracker
+from tailrisk.tracking.uploads import Uploads
 from tailrisk.tracking.uri import check_uri, resolve_uri
 
-__all__ = ["NullTracker", "Tracker", "check_uri", "open_tracker", "resolve_uri"]
+__all__ = [
+    "NullTracker",
+    "Tracker",
+    "check_uri",
+    "fetch_adapters",
+    "open_tracker",
+    "open_uploads",
+    "resolve_uri",
+]
 
 
 def open_tracker(config: Config, run_folder: Path, *, warn: Warn = to_stderr) -> Tracker:
@@ -32,3 +42,17 @@ def open_tracker(config: Config, run_folder: Path, *, warn: Warn = to_stderr) ->
     from tailrisk.tracking.mlflow_run import MlflowRun
 
     return ThreadedTracker(MlflowRun(config, run_folder, uri), warn=warn)
+
+
+def open_uploads(config: Config, folder: Path, *, warn: Warn = to_stderr) -> Uploads | None:
+    """What tells MLflow of a training whose files are in ``folder``; None without tracking. Returns at once.
+
+    Raises:
+        ConfigError: ``tracking.uri`` is of a kind that cannot be used.
+    """
+    uri = resolve_uri(config)
+    if uri is None:
+        return None
+    from tailrisk.tracking.trainingrun import upload
+
+    return Uploads(lambda record, ending: upload(config, folder, uri, record, ending), warn=warn)

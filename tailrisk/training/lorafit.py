@@ -29,7 +29,7 @@ from tailrisk.training.loramodel import State
 from tailrisk.trainingconfig import LoraTraining
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from peft import PeftModel
 
@@ -66,7 +66,8 @@ class Fitted(NamedTuple):
 class Fit:
     """One fit on one process; where there are several, each runs the same with its own ``backend``.
 
-    ``kept``: a folder that takes what is needed to go on after each epoch (None: nothing is kept).
+    ``kept``: a folder that takes what is needed to go on after each epoch (None: nothing is kept); ``identity``, plain
+    JSON, says which fit it is, and only the same one goes on.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Fit:
         seed: int,
         watch: Watcher,
         kept: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
         after_epoch: Callable[[Epoch], None] = lambda epoch: None,
     ) -> None:
         self._peft = model
@@ -90,6 +92,7 @@ class Fit:
         self._seed = seed
         self._watch = watch
         self._kept = kept
+        self._identity = dict(identity or {})
         self._after_epoch = after_epoch
         self._device = next(model.parameters()).device
         self._epochs: list[Epoch] = []
@@ -210,7 +213,7 @@ class Fit:
         if self._backend.rank == 0:
             torch.save(self._best, place / BEST)
             told = {
-                "identity": self._identity(),
+                "identity": self._identity,
                 "place": place.name,
                 "epochs": [list(e) for e in self._epochs],
             }
@@ -224,15 +227,12 @@ class Fit:
         if self._kept is None or not (path := self._kept / PROGRESS).is_file():
             return
         told = json.loads(path.read_text(encoding="utf-8"))
-        if told["identity"] != self._identity():
+        if told["identity"] != self._identity:
             return
         place = self._kept / told["place"]
         self._backend.load(place)
         self._best = torch.load(place / BEST, map_location="cpu", weights_only=True)
         self._epochs = [Epoch(*values) for values in told["epochs"]]
-
-    def _identity(self) -> list[Any]:
-        return [self._data.digest, self._seed, self._temperature, self._settings.model_dump(mode="json")]
 
 
 def kept_epochs(kept: Path) -> list[Epoch]:

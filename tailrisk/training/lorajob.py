@@ -44,6 +44,20 @@ class FitJob(NamedTuple):
     kept: Path
     digests: tuple[str, str]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the adapter depends on, as plain JSON."""
+        base = base_of(self.config)
+        return {
+            "model": self.digests[0],
+            "target_adapter": self.digests[1],
+            "base": "target" if base is None else base.model_dump(mode="json"),
+            "temperature": self.config.target.sampling.temperature,
+            "training": self.config.training.of_a_fit,
+            "data": self.data.digest,
+            "seed": self.seed,
+        }
+
 
 def base_of(config: Config) -> ChangeProposal | None:
     """The proposal that the adapter is added to; None for the target itself.
@@ -101,6 +115,7 @@ def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = 
             seed=job.seed,
             watch=watch,
             kept=job.kept,
+            identity=job.identity,
             after_epoch=after_epoch,
         ).run()
         if backend.rank == 0:
@@ -118,19 +133,15 @@ def base_view(config: Config) -> View:
 def card(job: FitJob, fitted: Fitted) -> Mapping[str, Any]:
     """What an adapter was made from and how far it is from the law of harm."""
     config, data = job.config, job.data
-    base = base_of(config)
     return {
         "format": CARD_FORMAT,
         "tailrisk": __version__,
-        "model": {"name": config.target.model, "digest": job.digests[0]},
-        "target_adapter": {"path": config.target.adapter, "digest": job.digests[1]},
-        "base": "target" if base is None else base.model_dump(mode="json"),
+        "identity": job.identity,
+        "model": config.target.model,
+        "target_adapter": config.target.adapter,
         "added": True,
         "sampling": config.target.sampling.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json"),
-        "seed": job.seed,
         "data": {
-            "digest": data.digest,
             "examples": len(data.examples),
             "prompts": data.prompts,
             "gamma": data.gamma,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mlflow import MlflowClient
 from tinymodel import words
 from training.lorakit import PROMPTS, TEXTS, law_of
 from trainkit import check_help, check_refused
@@ -21,8 +22,10 @@ from tailrisk.audit.harvest import effective, harvest, joined
 from tailrisk.audit.local import LocalExecutor
 from tailrisk.audit.recovery import rebuild_folder
 from tailrisk.cli import lorarounds, run
+from tailrisk.cli.wiring import check
 from tailrisk.config import RunConfig
 from tailrisk.configfile import load_config
+from tailrisk.errors import ConfigError
 from tailrisk.judges import build_judge
 from tailrisk.prompts import load_prompts
 from tailrisk.proposals import build_laws, load_target
@@ -117,6 +120,48 @@ def test_hits_are_parts_of_the_estimates(learned: Path, folder: Path):
         own = np.array([np.exp(h.log_estimate) for h in parts])
         weights = np.array([effective(h) for h in parts])
         assert np.exp(found.log_estimate) == pytest.approx(weights @ own / weights.sum())
+
+
+def test_mlflow_has_it_all(learned: Path, folder: Path):
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    (run_,) = client.search_runs([client.get_experiment_by_name("tailrisk").experiment_id])
+    assert run_.info.run_name == "audit lora" and run_.info.status == "FINISHED"
+    card = json.loads((learned / "adapter-2" / "card.json").read_text())
+    curve = client.get_metric_history(run_.info.run_id, "round_2/divergence")
+    assert [(p.step, p.value) for p in curve] == [(e["number"], e["divergence"]) for e in card["epochs"]]
+    assert [p.step for p in client.get_metric_history(run_.info.run_id, "hits")] == [1, 2]
+    version = client.get_model_version_by_alias("tailrisk-audit", "newest")
+    assert version.run_id == run_.info.run_id
+    assert {a.path for a in client.list_artifacts(run_.info.run_id)} == {"adapter-1", "adapter-2"}
+
+
+def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):
+    """From the registry to Ray's workers: the same law as by the adapter's folder."""
+    proposal = {"name": "learned", "kind": "lora", "adapter": "models:/tailrisk-audit@newest", "added": True}
+    budget = {"draws": 400, "pilot": 20, "batch": 64, "rounds": 2}
+    path = write(folder / "named.yaml", {"proposals": [proposal], "budget": budget, "run": {"name": "named"}})
+    assert run(["audit", str(path), "--quiet"]) in (0, 3)
+    by_folder = write(folder / "placed.yaml", {"proposals": [{**proposal, "adapter": "out/adapter-2"}]})
+    hashes = [check(p, ()).hashes["adapter.learned"] for p in (path, by_folder)]
+    assert (
+        hashes[0]
+        == hashes[1]
+        == json.loads((folder / "runs/named/manifest.json").read_text())["hashes"]["adapter.learned"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        ("models:/nobody@newest", "does not give it"),
+        ("models:/tailrisk-audit", "write models:/NAME@ALIAS"),
+        ("runs:/0123abcd/adapter", "does not give it"),
+    ],
+)
+def test_what_mlflow_does_not_have_is_said(learned: Path, folder: Path, adapter: str, message: str):
+    path = write(folder / "lost.yaml", {"proposals": [{"name": "l", "kind": "lora", "adapter": adapter}]})
+    with pytest.raises(ConfigError, match=message):
+        check(path, ())
 
 
 def test_again_is_done_at_once(learned: Path, folder: Path, capfd, monkeypatch):

@@ -77,7 +77,7 @@ def test_a_killed_worker_costs_an_epoch_at_most(folder: Path, tmp_path: Path):
     assert all(states[1][n].allclose(v, rtol=1e-3, atol=1e-5) for n, v in states[0].items())
     card = json.loads((job.adapter / "card.json").read_text())
     assert card["divergence"]["after"] == pytest.approx(alone.after, rel=1e-6)
-    assert card["model"] == {"name": "model", "digest": "model digest"}
+    assert card["model"] == "model" and card["identity"]["model"] == "model digest"
 
 
 def test_what_is_wrong_with_the_numbers_is_said_once(folder: Path, tmp_path: Path):

@@ -86,7 +86,16 @@ def fitted(
     with trainable(context.view, settings.shape, seed=3) as model:
         backend = open_backend(model, settings, settings.passes)
         return Fit(
-            model, backend, data, settings, temperature=1.0, seed=3, watch=Quiet(), kept=kept, **more
+            model,
+            backend,
+            data,
+            settings,
+            temperature=1.0,
+            seed=3,
+            watch=Quiet(),
+            kept=kept,
+            identity=settings.of_a_fit,
+            **more,
         ).run()
 
 
