@@ -43,12 +43,14 @@ def learn(config: Config, out: Path, console: Console, *, live: bool, workers: W
     """All rounds, told to MLflow as they go. Errors: ConfigError, InputError, ModelError, JudgeError, StoreError."""
     from tailrisk.prompts import load_prompts
     from tailrisk.tracking import open_uploads
-    from tailrisk.training.lorajob import base_of
+    from tailrisk.training.backends import check_backend
+    from tailrisk.training.lorajob import base_of, settings_of
 
     def warn(line: str) -> None:
         console.print(f"warning: {line}", markup=False, soft_wrap=True)
 
     base_of(config)
+    check_backend(settings_of(config))
     prompts = load_prompts(config)
     rounds: list[Round] = []
     with open_uploads(config, out, warn=warn) or nullcontext() as uploads:

@@ -26,6 +26,7 @@ from tailrisk.training.backends import open_backend
 from tailrisk.training.loradata import FitData, Ids
 from tailrisk.training.lorafit import Epoch, Fit, Fitted
 from tailrisk.training.loramodel import save_adapter, trainable
+from tailrisk.trainingconfig import LoraTraining
 
 if TYPE_CHECKING:
     from tailrisk.training.directions import Watcher
@@ -89,6 +90,14 @@ def learned_proposal(config: Config, name: str, adapter: str) -> ProposalConfig:
     return base.model_copy(update=update)  # pyright: ignore[reportReturnType]
 
 
+def settings_of(config: Config) -> LoraTraining:
+    """The training's settings, the path in them absolute."""
+    settings = config.training
+    if settings.deepspeed is None:
+        return settings
+    return settings.model_copy(update={"deepspeed": str(config.resolve(settings.deepspeed))})
+
+
 def reader(config: Config) -> Callable[[Prompt], Ids]:
     """What the base law reads before it answers a prompt."""
     tokenizer = load_tokenizer(resolve_model(config.target.model, config.base))
@@ -100,7 +109,7 @@ def reader(config: Config) -> Callable[[Prompt], Ids]:
 
 def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
     """Loads the model, fits, and has the first process write the adapter. Errors: ConfigError, ModelError."""
-    settings, target = job.config.training, job.config.target
+    settings, target = settings_of(job.config), job.config.target
     update = {} if settings.dtype is None else {"dtype": settings.dtype}
     config = job.config.model_copy(update={"target": target.model_copy(update=update)})
     view = base_view(config)

@@ -216,6 +216,10 @@ def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
         ({"training": {"base": "nobody"}}, "there is no proposal 'nobody'; known: target"),
         ({"training": {"base": "opened"}}, "'opened' is a prefix"),
         ({"training": {"workers": 2}}, "need the backend"),
+        (
+            {"training": {"backend": "deepspeed", "workers": 2, "deepspeed": "judge.py"}},
+            "cannot be read as JSON",
+        ),
         ({"training": {"draws": 100}}, "the pilot needs 20 draws x 12 prompts"),
         ({"prompts": {"path": "prompts.jsonl", "limit": 1}}, "give prompts of two groups"),
     ],

@@ -27,7 +27,9 @@ def main(folder: str, out: str, settings: str, rank: str, world: str) -> None:
     )
     chosen = LoraTraining.model_validate_json(settings)
     # DeepSpeed has no float64.
-    context = context_in(Path(folder), dtype="float32" if chosen.backend == "deepspeed" else "float64")
+    context = context_in(
+        Path(folder), dtype=chosen.dtype or ("float32" if chosen.backend == "deepspeed" else "float64")
+    )
     kept = Path(f"{out}.kept")
     result = fitted(context, chosen, data_of(context, most=20), kept)
     if rank == "0":

@@ -70,3 +70,12 @@ def open_backend(model: PeftModel, settings: LoraTraining, passes: int) -> Backe
     from tailrisk.training.backends.plain import Plain
 
     return Plain(model, settings)
+
+
+def check_backend(settings: LoraTraining) -> None:
+    """Errors: ConfigError for what the configured back end lacks on this machine, or cannot use."""
+    if settings.backend == "deepspeed":
+        from tailrisk.training.backends.zero import check_deepspeed, deepspeed_options
+
+        check_deepspeed()
+        deepspeed_options(settings)
