@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tailrisk.audit.protocols import LawCard
@@ -21,14 +21,33 @@ def rebuild(
     """The state that a log stands for; also for reading a run that is still going."""
     state = AuditState(config, prompts, laws)
     for record in records:
-        match record:
-            case RoundPlan():
-                state.add_plan(record)
-            case BatchResult() | BatchFailure():
-                state.add_outcome(record)
-            case Verdicts():
-                state.add_verdicts(record.key, record.judged.verdicts, record.judged.errors)
+        add_record(state, record)
     return state
+
+
+def add_record(state: AuditState, record: Record) -> None:
+    match record:
+        case RoundPlan():
+            state.add_plan(record)
+        case BatchResult() | BatchFailure():
+            state.add_outcome(record)
+        case Verdicts():
+            state.add_verdicts(record.key, record.judged.verdicts, record.judged.errors)
+        case _:
+            pass
+
+
+def finished_rounds(
+    config: Config, prompts: Sequence[Prompt], laws: LawCard, records: Iterable[Record]
+) -> Iterator[AuditState]:
+    """The state at the end of each finished round of a log, the last one too: the same object every time."""
+    state = AuditState(config, prompts, laws)
+    for record in records:
+        if isinstance(record, RoundPlan) and state.round >= 0 and not state.pending:
+            yield state
+        add_record(state, record)
+    if state.round >= 0 and not state.pending:
+        yield state
 
 
 def logged_laws(records: Iterable[Record]) -> LawCard | None:

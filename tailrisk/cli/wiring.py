@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tailrisk.config import Config
     from tailrisk.records import Prompt
     from tailrisk.report.tables import Row
+    from tailrisk.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
             console.print(f"warning: {line}", markup=False, soft_wrap=True)
 
         tracker = stack.enter_context(open_tracker(config, folder, warn=warn))
+        if store.resumed and config.tracking.uri is not None:
+            _tell_again(checked, folder, tracker)
         executor, laws = stack.enter_context(workers(checked))
         shown = Live(console, config.budget.draws) if live else Lines(console, config.budget.draws)
         if isinstance(shown, Live):
@@ -142,6 +145,17 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         report = reporter.path or render_report(folder)
     listed = tables.rows([estimate.to_json() for estimate in outcome.estimates])
     return Finished(config, outcome, listed, _paths(config, folder, report))
+
+
+def _tell_again(checked: Checked, folder: Path, tracker: Tracker) -> None:
+    """All rounds that are finished: a tracking server that could not take them then may now."""
+    from tailrisk.audit.estimates import estimate_all
+    from tailrisk.audit.recovery import finished_rounds, logged_laws
+    from tailrisk.store import replay
+
+    if (laws := logged_laws(replay(folder))) is not None:
+        for state in finished_rounds(checked.config, checked.prompts, laws, replay(folder)):
+            tracker.round_finished(state, estimate_all(state))
 
 
 @contextmanager

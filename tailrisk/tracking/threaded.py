@@ -118,7 +118,10 @@ class ThreadedTracker(NullTracker):
     def _tell(self, line: str) -> None:
         """The first trouble only: one line an audit."""
         if self._warned.acquire(blocking=False):
-            self._warn(f"{line}; the audit is not affected, its results are in the run folder")
+            self._warn(
+                f"{line}; the audit is not affected, its results are in the run folder, and the same command run again "
+                "sends what is missing"
+            )
 
     def _work(self) -> None:
         rounds: dict[int, dict[str, float]] = {}

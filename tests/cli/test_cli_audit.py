@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -203,3 +205,28 @@ def test_ctrl_c_tells_how_to_resume_and_resuming_ends_as_if_undisturbed(tmp_path
         json.loads((tmp_path / name / "runs/run/estimates.json").read_text())["estimates"] for name in "ab"
     )
     assert first == second
+
+
+def test_what_a_dead_tracking_server_missed_is_sent_by_the_next_command(tmp_path, wired, capfd):
+    from mlflow import MlflowClient
+
+    wired()
+    config = str(write_config(tmp_path, GOOD))
+    with socket.socket() as taken:  # nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        dead = f"tracking.uri=http://127.0.0.1:{taken.getsockname()[1]}"
+        assert run(["audit", config, "--set", dead]) == 0
+    err = capfd.readouterr().err
+    assert err.count("warning: tracking: ") == 1 and "run again sends what is missing" in " ".join(
+        err.split()
+    )
+    for _ in range(2):
+        assert run(["audit", config, "--set", "tracking.uri=sqlite:///mlflow.db"]) == 0
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    (found,) = client.search_runs([client.get_experiment_by_name("tailrisk").experiment_id])
+    log = (tmp_path / "runs/run/run.log").read_text()
+    draws = [int(n) for n in re.findall(r"event=round_finished.*? draws=(\d+)", log)]
+    points = [(p.step, int(p.value)) for p in client.get_metric_history(found.info.run_id, "draws")]
+    assert points == list(enumerate(draws[: len(points)])) and len(points) > 1, (points, draws)
+    assert found.info.status == "FINISHED"
+    assert "report.html" in {a.path for a in client.list_artifacts(found.info.run_id)}
