@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tailrisk.cli.audit import ConfigPath, Overrides, wide
+from tailrisk.cli import guard
+from tailrisk.cli.audit import ConfigPath, Overrides, resume_command, wide
 from tailrisk.cli.guard import Verbose, guarded
 from tailrisk.errors import ConfigError
 
@@ -39,6 +41,7 @@ def lora(
     """
     from rich.console import Console
 
+    guard.state.resume = resume_command(sys.argv)
     console = wide(Console(stderr=True, quiet=quiet, highlight=False))
 
     from tailrisk.cli.lorarounds import learn
