@@ -51,6 +51,8 @@ class LoraTraining(Section):
     """A JSON file of DeepSpeed options, in the place of ``zero``."""
     rows: int = Field(default=8, ge=1)
     """Most answers in one pass of one process."""
+    recompute: bool = False
+    """Activations are computed again when gradients need them: less memory, a third more time."""
 
     @model_validator(mode="after")
     def _workers(self) -> LoraTraining:

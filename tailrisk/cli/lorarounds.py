@@ -117,7 +117,11 @@ def record(rounds: Sequence[Round], prompts: Sequence[Prompt]) -> TrainingRecord
 
 
 def drawing_config(config: Config, out: Path, number: int, learned: Path | None) -> Config:
-    """The audit that makes the draws of one round."""
+    """The audit that makes the draws of one round.
+
+    Its seed is its own: an audit that used the fit's very draws again would be biased, for the adapter knows them.
+    """
+    from tailrisk.seeds import derive_seed
     from tailrisk.training.lorajob import learned_proposal
 
     proposals = config.proposals
@@ -127,9 +131,14 @@ def drawing_config(config: Config, out: Path, number: int, learned: Path | None)
             n for i in range(len(names) + 1) if (n := f"learned{'-' * bool(i)}{i or ''}") not in names
         )
         proposals = (*proposals, learned_proposal(config, name, str(learned.resolve())))
+    run = {
+        "dir": str(out.resolve()),
+        "name": f"draws-{number}",
+        "seed": derive_seed(config.run.seed, "draws to fit to", number),
+    }
     return config.model_copy(
         update={
-            "run": config.run.model_copy(update={"dir": str(out.resolve()), "name": f"draws-{number}"}),
+            "run": config.run.model_copy(update=run),
             "proposals": proposals,
             "budget": config.budget.model_copy(update={"draws": config.training.draws, "tokens": None}),
             "stop": config.stop.model_copy(update={"log_width": WIDTH}),

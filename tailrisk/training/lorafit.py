@@ -245,6 +245,6 @@ def kept_epochs(kept: Path) -> list[Epoch]:
 
 def _no_memory(settings: LoraTraining) -> str:
     return (
-        f"not enough memory for passes of {settings.rows} answers; lower training.rows, take shorter answers, a "
-        "smaller training.shape.rank, training.dtype: bfloat16, or spread the model by backend: deepspeed with zero: 3"
+        f"not enough memory for passes of {settings.rows} answers; lower training.rows, set training.recompute: true "
+        "or training.dtype: bfloat16, take shorter answers, or spread the model by backend: deepspeed with zero: 3"
     )

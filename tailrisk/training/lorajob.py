@@ -113,7 +113,7 @@ def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = 
     update = {} if settings.dtype is None else {"dtype": settings.dtype}
     config = job.config.model_copy(update={"target": target.model_copy(update=update)})
     view = base_view(config)
-    with trainable(view, settings.shape, job.seed) as model:
+    with trainable(view, settings.shape, job.seed, recompute=settings.recompute) as model:
         backend = open_backend(model, settings, settings.passes)
         fitted = Fit(
             model,

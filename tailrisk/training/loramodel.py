@@ -27,10 +27,11 @@ State = dict[str, torch.Tensor]
 
 
 @contextmanager
-def trainable(view: View, shape: LoraShape, seed: int) -> Iterator[PeftModel]:
+def trainable(view: View, shape: LoraShape, seed: int, *, recompute: bool = False) -> Iterator[PeftModel]:
     """``view``'s model with fresh factors, the only parameters that learn; it starts as ``view``'s own law.
 
-    Leaving takes the factors out again. Errors: ConfigError for modules that are not there.
+    ``recompute``: activations are not kept for gradients. Leaving takes the factors out again. Errors: ConfigError for
+    modules that are not there.
     """
     modules = list(shape.modules) if shape.modules else linear_modules(view)
     options = LoraConfig(
@@ -50,9 +51,14 @@ def trainable(view: View, shape: LoraShape, seed: int) -> Iterator[PeftModel]:
             raise ConfigError(
                 f"training.shape.modules: peft finds none of {modules} in the model ({text})"
             ) from error
+        if recompute:
+            # The other kind needs inputs that have gradients, which frozen embeddings do not give.
+            view.model.gradient_checkpointing_enable({"use_reentrant": False})
         try:
             yield model  # pyright: ignore[reportReturnType]
         finally:
+            if recompute:
+                view.model.gradient_checkpointing_disable()
             model.unload()
 
 

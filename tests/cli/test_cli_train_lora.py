@@ -29,6 +29,8 @@ from tailrisk.errors import ConfigError
 from tailrisk.judges import build_judge
 from tailrisk.prompts import load_prompts
 from tailrisk.proposals import build_laws, load_target
+from tailrisk.records import BatchResult
+from tailrisk.store import final_results
 
 CONFIG: dict[str, Any] = {
     "run": {"seed": 3},
@@ -98,6 +100,26 @@ def test_the_second_round_draws_from_what_the_first_learned(learned: Path, folde
     state = rebuild_folder(drawing, load_prompts(drawing), learned / "draws-2")
     assert state is not None and state.draws == 1200
     assert state.laws.names == drawing.component_names
+
+
+def pilot(results) -> dict[tuple[str, int], list[float]]:
+    """Log-probabilities of the draws of every prompt and component in the first round."""
+    first = (r for r in results if isinstance(r, BatchResult) and r.batch.round == 0 and r.n > 10)
+    return {(r.batch.prompt_id, r.batch.component): r.log_q_sample.tolist() for r in first}
+
+
+def test_an_audit_by_the_same_seed_draws_other_answers(learned: Path, folder: Path):
+    """The adapter knows the answers that it was fitted to: met again, they would bias the audit."""
+    drawing = lorarounds.drawing_config(load_config(folder / "audit.yaml"), learned, 1, None)
+    own = drawing.model_copy(update={"run": RunConfig(seed=3)})
+    prompts, laws, judge = load_prompts(drawing), build_laws(drawing), build_judge(drawing)
+    found = []
+    for config in (drawing, own):
+        _, log = audit_in_memory(config, prompts, laws, executor=LocalExecutor(laws, judge, prompts))
+        found.append(pilot(log.records))
+    fitted_to = pilot(final_results(learned / "draws-1"))
+    assert len(fitted_to) == len(PROMPTS) and found[0] == fitted_to, "the seed decides"
+    assert not any(found[1][key] == draws for key, draws in fitted_to.items())
 
 
 def test_hits_are_parts_of_the_estimates(learned: Path, folder: Path):

@@ -83,7 +83,7 @@ def fitted(
     context: Context, settings: LoraTraining, data: FitData, kept: Path | None = None, **more
 ) -> Fitted:
     torch.set_num_threads(1)
-    with trainable(context.view, settings.shape, seed=3) as model:
+    with trainable(context.view, settings.shape, seed=3, recompute=settings.recompute) as model:
         backend = open_backend(model, settings, settings.passes)
         return Fit(
             model,

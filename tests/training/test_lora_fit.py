@@ -88,6 +88,27 @@ def test_the_anchor_holds_late_tokens_to_the_base(folder: Path):
     assert free.after < late.after < held.after
 
 
+def test_recomputing_changes_nothing(folder: Path, monkeypatch):
+    """The target's own adapter and the fit's are in place when activations are computed again."""
+    from torch.utils import checkpoint
+
+    used: list[int] = []
+    whole = checkpoint.checkpoint
+    monkeypatch.setattr(
+        "transformers.modeling_utils.checkpoint", lambda *a, **k: (used.append(1), whole(*a, **k))[1]
+    )
+    context = context_in(folder, "adapter", dtype="float64")
+    data, settings = data_of(context, most=20), SETTINGS.model_copy(update={"epochs": 1})
+    plain = fitted(context, settings, data)
+    assert not used
+    again = fitted(context, settings.model_copy(update={"recompute": True}), data)
+    assert used, "nothing was recomputed"
+    assert [e.divergence for e in again.epochs] == pytest.approx(
+        [e.divergence for e in plain.epochs], rel=1e-9
+    )
+    assert not context.view.model.is_gradient_checkpointing
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
