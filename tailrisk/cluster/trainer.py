@@ -59,7 +59,7 @@ def fit_on_ray(job: FitJob, after_epoch: Callable[[Epoch], None] = lambda epoch:
     )
     failed: TrainingFailedError | None = None
     try:
-        with _quiet(), _told(job.kept, after_epoch):
+        with _quiet(), _told(job, after_epoch):
             trainer.fit()
     except TrainingFailedError as error:
         failed = error
@@ -121,16 +121,17 @@ def _fault(kept: Path) -> TailriskError | None:
 
 
 @contextmanager
-def _told(kept: Path, after_epoch: Callable[[Epoch], None]) -> Iterator[None]:
+def _told(job: FitJob, after_epoch: Callable[[Epoch], None]) -> Iterator[None]:
     """Reads what the workers have kept, and tells of each epoch that is new."""
     from tailrisk.training.lorafit import kept_epochs
 
     over = threading.Event()
-    known = len(kept_epochs(kept))
+    identity = job.identity
+    known = len(kept_epochs(job.kept, identity))
 
     def look() -> None:
         nonlocal known
-        epochs = kept_epochs(kept)
+        epochs = kept_epochs(job.kept, identity)
         for epoch in epochs[known:]:
             after_epoch(epoch)
         known = max(known, len(epochs))

@@ -128,6 +128,7 @@ class Fit:
     def _epoch(self, number: int) -> float:
         settings, world, rank = self._settings, self._backend.world, self._backend.rank
         rng = np.random.default_rng(derive_seed(self._seed, "epoch", number))
+        anchored = settings.kl > 0.0 and any(len(e.response) > settings.kl_after for e in self._data.examples)
         losses = []
         self._backend.model.train()
         for step in epoch_steps(self._data.weights, settings.batch, world, settings.rows, rng):
@@ -135,7 +136,7 @@ class Fit:
             for place, own in enumerate(step[rank]):
                 value = pass_loss(
                     self._forward,
-                    self._base if settings.kl > 0.0 else None,
+                    self._base if anchored else None,
                     [self._data.examples[i] for i in own.rows],
                     torch.as_tensor(own.counts),
                     device=self._device,
@@ -235,12 +236,13 @@ class Fit:
         self._epochs = [Epoch(*values) for values in told["epochs"]]
 
 
-def kept_epochs(kept: Path) -> list[Epoch]:
+def kept_epochs(kept: Path, identity: Mapping[str, Any]) -> list[Epoch]:
     """What a fit has kept of its epochs, whoever runs it; nothing where there is no such fit."""
     try:
-        return [Epoch(*values) for values in json.loads((kept / PROGRESS).read_text("utf-8"))["epochs"]]
+        told = json.loads((kept / PROGRESS).read_text("utf-8"))
     except (OSError, ValueError):
         return []
+    return [Epoch(*values) for values in told["epochs"]] if told["identity"] == identity else []
 
 
 def _no_memory(settings: LoraTraining) -> str:

@@ -57,12 +57,15 @@ def pass_loss(
     kl: float,
     kl_after: int,
 ) -> torch.Tensor:
-    """The loss of one pass; ``base`` gives the base's logits (None: no divergence is asked for)."""
+    """The loss of one pass; ``base`` gives the base's logits (None: no divergence is asked for).
+
+    The base is asked whether or not these answers are long enough: processes that share its weights do so together.
+    """
     batch = inputs(examples, device)
     laws = log_laws(run(batch), temperature)
     losses = -answer_log_probs(laws, batch)
     late = batch.real & (batch.begun >= kl_after)
-    if base is not None and kl > 0.0 and bool(late.any()):
+    if base is not None:
         with torch.no_grad():
             anchor = log_laws(base(batch), temperature)
         gaps = (anchor.exp() * (anchor - laws)).sum(-1)

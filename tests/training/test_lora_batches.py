@@ -6,6 +6,7 @@ import torch
 
 from tailrisk.training.lorabatches import epoch_steps, inputs
 from tailrisk.training.loradata import Example
+from tailrisk.training.loraloss import pass_loss
 
 
 @pytest.mark.parametrize(("world", "rows", "batch"), [(1, 8, 16), (2, 3, 16), (3, 100, 7)])
@@ -49,3 +50,28 @@ def test_texts_end_together():
     assert batch.labels.tolist() == [[7, 2], [0, 8]]
     assert batch.real.tolist() == [[True, True], [False, True]]
     assert batch.begun.tolist() == [[0, 1], [0, 0]]
+
+
+def test_the_loss_is_a_sum_over_whole_answers_and_asks_the_base_every_time():
+    """By hand: a model that gives every token the same chance, and a base that prefers token 1."""
+    asked = []
+
+    def even(batch):
+        return torch.zeros(*batch.labels.shape, 10, dtype=torch.float64)
+
+    def base(batch):
+        asked.append(batch)
+        logits = even(batch)
+        logits[..., 1] = 2.0
+        return logits
+
+    examples, counts = [Example((1,), (7, 2)), Example((1,), (8,))], torch.tensor([0.25, 0.75])
+    options = {"device": torch.device("cpu"), "temperature": 0.5}
+    plain = pass_loss(even, None, examples, counts, kl=0.3, kl_after=0, **options)
+    assert float(plain) == pytest.approx((0.25 * 2 + 0.75) * np.log(10))
+    law = np.exp([4.0] + [0.0] * 9) / np.exp([4.0] + [0.0] * 9).sum()
+    gap = float((law * np.log(law * 10)).sum())
+    late = pass_loss(even, base, examples, counts, kl=0.3, kl_after=1, **options)
+    assert float(late) == pytest.approx(float(plain) + 0.3 * 0.25 * gap)
+    never = pass_loss(even, base, examples, counts, kl=0.3, kl_after=5, **options)
+    assert float(never) == pytest.approx(float(plain)) and len(asked) == 2
