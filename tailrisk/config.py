@@ -14,8 +14,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tailrisk.proposalconfig import AblationProposal as AblationProposal
 from tailrisk.proposalconfig import CheckpointProposal as CheckpointProposal
+from tailrisk.proposalconfig import LearnedProposal, Name, ProposalConfig, Section
 from tailrisk.proposalconfig import LoraProposal as LoraProposal
-from tailrisk.proposalconfig import Name, ProposalConfig, Section
 from tailrisk.proposalconfig import PrefixProposal as PrefixProposal
 from tailrisk.proposalconfig import SystemPromptProposal as SystemPromptProposal
 from tailrisk.proposalconfig import VectorProposal as VectorProposal
@@ -256,6 +256,29 @@ class Config(Section):
         if doubled:
             raise ValueError(f"proposals: doubled name {doubled[0]!r} ('target' is the target's own)")
         return self
+
+    @model_validator(mode="after")
+    def _learned(self) -> Config:
+        learned = self.learned
+        if learned and self.method.kind != "mixture":
+            raise ValueError(
+                f"proposals: {learned[0].name!r} is fitted by the mixture's draws, and method is {self.method.kind!r}; "
+                "leave method out, or fit it before (tailrisk train lora)"
+            )
+        if (share := sum(p.share for p in learned)) > 0.9:
+            raise ValueError(
+                f"proposals: learned ones take {share:g} of the draws; leave a tenth for estimates"
+            )
+        return self
+
+    @property
+    def learned(self) -> tuple[LearnedProposal, ...]:
+        """Proposals that are fitted before the estimates begin."""
+        return tuple(p for p in self.proposals if isinstance(p, LearnedProposal))
+
+    def fit_draws(self, proposal: LearnedProposal) -> int:
+        """Draws of the budget that go to each round of its fit."""
+        return int(proposal.share * self.budget.draws) // proposal.rounds
 
     @property
     def base(self) -> Path:

@@ -151,12 +151,24 @@ class CheckpointProposal(ProposalBase):
     model: str
 
 
+class LearnedProposal(ProposalBase):
+    """An adapter that the audit fits before it estimates, on top of the target or of the proposal ``base``. ``share``
+    of the budget's draws, in ``rounds``, go to the fit and are in no estimate; the section ``training`` says how it is
+    fitted."""
+
+    kind: Literal["learned"]
+    base: Name = "target"
+    share: float = Field(default=0.3, gt=0.0, lt=1.0)
+    rounds: int = Field(default=1, ge=1, le=20)
+
+
 ProposalConfig = Annotated[
     SystemPromptProposal
     | LoraProposal
     | AblationProposal
     | VectorProposal
     | PrefixProposal
-    | CheckpointProposal,
+    | CheckpointProposal
+    | LearnedProposal,
     Field(discriminator="kind"),
 ]

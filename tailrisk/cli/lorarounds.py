@@ -40,7 +40,10 @@ class Round(NamedTuple):
 
 
 def learn(config: Config, out: Path, console: Console, *, live: bool, workers: Workers) -> list[Round]:
-    """All rounds, told to MLflow as they go. Errors: ConfigError, InputError, ModelError, JudgeError, StoreError."""
+    """All rounds, told to MLflow as they go; proposals that are still to be learned are left out.
+
+    Errors: ConfigError, InputError, ModelError, JudgeError, StoreError.
+    """
     from tailrisk.prompts import load_prompts
     from tailrisk.tracking import open_uploads
     from tailrisk.training.backends import check_backend
@@ -49,6 +52,8 @@ def learn(config: Config, out: Path, console: Console, *, live: bool, workers: W
     def warn(line: str) -> None:
         console.print(f"warning: {line}", markup=False, soft_wrap=True)
 
+    known = tuple(p for p in config.proposals if p not in config.learned)
+    config = config.model_copy(update={"proposals": known})
     base_of(config)
     check_backend(settings_of(config))
     prompts = load_prompts(config)

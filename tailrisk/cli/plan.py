@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 def make_plan(config: Config, prompts: int) -> Plan:
     budget = config.budget
     share = budget.target_share if config.proposals else 1.0
-    draws, searched = budget.draws, 0
+    draws, searched = budget.draws, sum(config.fit_draws(p) * p.rounds for p in config.learned)
     if config.method.kind == "paper":
         size = paper_size(config, prompts)
         share, draws, searched = 0.0, size.draws, size.search
@@ -138,8 +138,8 @@ def _laws_and_draws(config: Config, made: Plan) -> list[str]:
     if made.method != "paper":
         return [
             f"components   {', '.join(made.components)}",
-            f"draws        at most {made.draws:,}: about {made.draws_per_prompt:,.0f} a prompt, the pilot "
-            f"{config.budget.pilot} each",
+            f"draws        at most {made.draws:,}: {_fits(config, made)}about {made.draws_per_prompt:,.0f} a prompt, "
+            f"the pilot {config.budget.pilot} each",
         ]
     grid = ", ".join(f"{len(values)} of {field}" for field, values in grid_values(config).items())
     searched = paper_size(config, made.prompts).prompts
@@ -150,6 +150,14 @@ def _laws_and_draws(config: Config, made: Plan) -> list[str]:
         f"draws        {made.draws:,}: {made.search_draws:,} for the search on {searched} of {made.prompts} "
         f"prompts, then {made.draws_per_prompt:,.0f} a prompt from the chosen cell",
     ]
+
+
+def _fits(config: Config, made: Plan) -> str:
+    return (
+        f"{made.search_draws:,} to fit {', '.join(p.name for p in config.learned)}, then "
+        if config.learned
+        else ""
+    )
 
 
 def _scores(config: Config, made: Plan) -> str:

@@ -55,12 +55,28 @@ def execute(
     path: Path, overrides: Sequence[str], console: Console, *, live: bool, workers: Workers | None = None
 ) -> Finished:
     """Run or resume the audit that ``path`` describes. ``workers`` opens the executor (default: on Ray)."""
-    checked = check(path, overrides, say=lambda text: console.print(text, style="dim", markup=False))
-    return conduct(checked, console, live=live, workers=workers or on_ray)
+    from tailrisk.cli.learnedfirst import learned_first
+
+    opened = workers or on_ray
+    checked = check(
+        path,
+        overrides,
+        say=lambda text: console.print(text, style="dim", markup=False),
+        prepared=lambda config, prompts: learned_first(config, prompts, console, live=live, workers=opened),
+    )
+    return conduct(checked, console, live=live, workers=opened)
 
 
-def check(path: Path, overrides: Sequence[str], *, say: Callable[[str], None] = lambda text: None) -> Checked:
+def check(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    prepared: Callable[[Config, Sequence[Prompt]], Config] = lambda config, prompts: config,
+) -> Checked:
     """Everything that can be found wrong without loading weights.
+
+    ``prepared``: makes what is still to be made of the proposals, once the rest has passed.
 
     Raises:
         ConfigError, InputError, ModelError, JudgeError: what is wrong, where, and what to do.
@@ -75,7 +91,7 @@ def check(path: Path, overrides: Sequence[str], *, say: Callable[[str], None] = 
     check_budget(config, len(prompts))
     check_judge(config)
     check_uri(config)
-    config = fetch_adapters(config)
+    config = prepared(fetch_adapters(config), prompts)
     say(f"checking model, adapters and {len(prompts)} prompts")
     return Checked(config, prompts, check_models(config, prompts))
 

@@ -29,12 +29,14 @@ from tailrisk.proposals.changes import CHANGES, changed_law
 from tailrisk.proposals.checkpoint import checkpoint_law
 from tailrisk.proposals.context import Context
 from tailrisk.proposals.grid import grid_laws, search_laws
+from tailrisk.proposals.learned import learned_law
 from tailrisk.proposals.prefix import prefix_law
 
 KINDS: dict[str, Callable[[Any, Context], Law]] = {
     **dict.fromkeys(CHANGES, changed_law),
     "prefix": prefix_law,
     "checkpoint": checkpoint_law,
+    "learned": learned_law,
 }
 
 

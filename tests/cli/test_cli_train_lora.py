@@ -172,6 +172,46 @@ def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):
     )
 
 
+def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatch, capfd):
+    """Of 2,400 draws half go to the fit, once; the estimates rest on others."""
+    proposals = [*CONFIG["proposals"], {"name": "fitted", "kind": "learned", "share": 0.5}]
+    changes = {
+        "proposals": proposals,
+        "budget": {**CONFIG["budget"], "draws": 2400},
+        "run": {"name": "fits", "seed": 3},
+    }
+    path = write(folder / "fits.yaml", changes)
+    assert run(["plan", str(path), "--json"]) == 0
+    planned = json.loads(capfd.readouterr().out)
+    assert planned["search_draws"] == 1200 and planned["draws_per_prompt"] == 100
+    assert run(["audit", str(path)]) in (0, 3)
+    assert "1,200 of 2,400 draws went into fits; 1,200 are left for estimates" in capfd.readouterr().err
+    manifest = json.loads((folder / "runs/fits/manifest.json").read_text())
+    made = manifest["identity"]["proposals"][1]
+    assert (made["name"], made["kind"], made["added"]) == ("fitted", "lora", True)
+    assert (folder / made["adapter"] / "card.json").is_file() and made[
+        "adapter"
+    ] == "runs/fits.fitted/adapter-1"
+    told = json.loads((folder / "runs/fits/estimates.json").read_text())
+    assert told["audit"]["draws"] <= 1200 and "fitted" in told["estimates"][0]["components"]
+    drawn, fitted_to = (
+        pilot(final_results(folder / place)) for place in ("runs/fits", "runs/fits.fitted/draws-1")
+    )
+    assert not any(drawn.get(key) == draws for key, draws in fitted_to.items())
+
+    def again(*_: object) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("tailrisk.training.lorajob.run_fit", again)
+    assert run(["audit", str(path), "--quiet"]) in (0, 3)
+
+
+def test_what_is_not_fitted_yet_has_no_law(folder: Path):
+    path = write(folder / "early.yaml", {"proposals": [{"name": "fitted", "kind": "learned"}]})
+    with pytest.raises(ConfigError, match="'fitted' is not fitted yet; tailrisk audit does that"):
+        build_laws(load_config(path))
+
+
 @pytest.mark.parametrize(
     ("adapter", "message"),
     [
@@ -241,6 +281,11 @@ def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
         (
             {"training": {"backend": "deepspeed", "workers": 2, "deepspeed": "judge.py"}},
             "cannot be read as JSON",
+        ),
+        ({"proposals": [{"name": "a", "kind": "learned", "share": 0.95}]}, "leave a tenth for estimates"),
+        (
+            {"proposals": [{"name": "a", "kind": "learned"}], "method": {"kind": "search"}},
+            "fitted by the mixture's draws",
         ),
         ({"training": {"draws": 100}}, "the pilot needs 20 draws x 12 prompts"),
         ({"prompts": {"path": "prompts.jsonl", "limit": 1}}, "give prompts of two groups"),
