@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are spread over processes, a file stays together, and so do all tests that start a Ray: two at
-    once would take each other's ports and cores."""
+    """Where tests are spread over processes, a file stays together, and so do the tests of a folder that start a Ray:
+    these mostly wait, and a third one at once would only wait longer."""
     for item in items:
         cluster = item.get_closest_marker("cluster") is not None
-        item.add_marker(pytest.mark.xdist_group("cluster" if cluster else item.path.name))
+        folder = "cli" if item.path.parent.name == "cli" else "cluster"
+        item.add_marker(pytest.mark.xdist_group(f"Ray {folder}" if cluster else item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def job_in(folder: Path, out: Path, **changes) -> FitJob:
     context = context_in(folder, dtype="float64")
     settings = LoraTraining.model_validate({**SETTINGS, **changes})
     config = context.config.model_copy(update={"training": settings}).at(folder)
-    return FitJob(config, data_of(context, most=20), 3, out / "adapter", out / "kept", ("model digest", ""))
+    return FitJob(config, data_of(context, most=10), 3, out / "adapter", out / "kept", ("model digest", ""))
 
 
 def killer(kept: Path, killed: list[int]) -> None:
@@ -81,9 +81,9 @@ def test_a_killed_worker_costs_an_epoch_at_most(folder: Path, tmp_path: Path):
 
 
 def test_what_is_wrong_with_the_numbers_is_said_once(folder: Path, tmp_path: Path):
-    job = job_in(folder, tmp_path, backend="ddp", workers=2, learning_rate=1e30)
+    job = job_in(folder, tmp_path, backend="ddp", workers=1, learning_rate=1e30)
     with (
-        ray_session(training_cluster(job.config.cluster, 2)),
+        ray_session(training_cluster(job.config.cluster, 1)),
         pytest.raises(ModelError, match=r"lower training\.learning_rate"),
     ):
         fit_on_ray(job)

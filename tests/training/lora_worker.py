@@ -31,7 +31,7 @@ def main(folder: str, out: str, settings: str, rank: str, world: str) -> None:
         Path(folder), dtype=chosen.dtype or ("float32" if chosen.backend == "deepspeed" else "float64")
     )
     kept = Path(f"{out}.kept")
-    result = fitted(context, chosen, data_of(context, most=20), kept)
+    result = fitted(context, chosen, data_of(context, most=10), kept)
     if rank == "0":
         save_file(result.state, f"{out}.safetensors")
         told = [e[:3] for e in result.epochs]

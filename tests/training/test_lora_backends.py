@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path):
     context = context_in(folder, dtype="float64")
-    return fitted(context, SETTINGS, data_of(context, most=20))
+    return fitted(context, SETTINGS, data_of(context, most=10))
 
 
 def run(folder: Path, out: Path, settings: LoraTraining) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -82,7 +82,7 @@ def scores(context, state, folder: Path) -> np.ndarray:
     lora = Lora(load_adapter(folder, context.view.model.config), 1.0, context.merges)
     view = context.view._replace(interventions=(*context.view.interventions, lora))
     found = []
-    for hits in all_hits(context, most=20).values():
+    for hits in all_hits(context, most=10).values():
         ids = render_prompt(context.tokenizer, hits.prompt, None)
         found += [float(t.sum()) for t in token_log_probs(view, ids, hits.tokens).tokens]
     return np.array(found)
@@ -106,6 +106,8 @@ def test_two_processes_fit_the_same_adapter(name: str, folder: Path, tmp_path: P
     context = context_in(folder, dtype="float64")
     scored = [scores(context, s, tmp_path / f"adapter-{i}") for i, s in enumerate((state, alone.state))]
     assert np.abs(scored[0] - scored[1]).max() < 100 * slack
+    if settings.zero == 3 and settings.backend == "deepspeed":
+        return  # as with stage 2
     # What was kept is found again: nothing is left to do.
     began = {f.name for f in tmp_path.glob("out.kept/epoch-*")}
     again, _ = run(folder, tmp_path / "out", settings)

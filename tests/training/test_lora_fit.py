@@ -55,7 +55,7 @@ def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, a
 
 def test_a_fit_goes_on_where_it_was_cut(folder: Path, tmp_path: Path):
     context = context_in(folder)
-    data, settings = data_of(context), SETTINGS.model_copy(update={"epochs": 3, "patience": 3})
+    data, settings = data_of(context, most=40), SETTINGS.model_copy(update={"epochs": 3, "patience": 3})
     whole = fitted(context, settings, data)
 
     def stop(epoch: Epoch) -> None:
@@ -78,7 +78,7 @@ def test_a_fit_goes_on_where_it_was_cut(folder: Path, tmp_path: Path):
 def test_the_anchor_holds_late_tokens_to_the_base(folder: Path):
     """With a heavy anchor on all tokens the law hardly moves; on late ones alone it still does."""
     context = context_in(folder)
-    data = data_of(context)
+    data = data_of(context, most=60)
 
     def after(**changes) -> Fitted:
         return fitted(context, SETTINGS.model_copy(update={"epochs": 4, **changes}), data)
@@ -120,7 +120,7 @@ def test_what_cannot_be_fitted_says_what_to_do(folder: Path, changes, words):
     context = context_in(folder)
     settings = LoraTraining.model_validate({**SETTINGS.model_dump(), **changes})
     with pytest.raises(TailriskError, match=words):
-        fitted(context, settings, data_of(context))
+        fitted(context, settings, data_of(context, most=20))
     plain = context_in(folder).view.model
     assert [n for n, _ in context.view.model.named_modules()] == [n for n, _ in plain.named_modules()]
 
@@ -130,7 +130,7 @@ def test_want_of_memory_is_told_in_words(folder: Path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     context = context_in(folder)
-    data = data_of(context)
+    data = data_of(context, most=20)
     monkeypatch.setattr("tailrisk.training.lorafit.pass_loss", out_of_memory)
     with pytest.raises(ModelError, match=r"passes of 32 answers; lower training\.rows"):
         fitted(context, SETTINGS, data)
