@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tailrisk.config import Config
 from tailrisk.tracking.adapters import fetch_adapters
-from tailrisk.tracking.threaded import ThreadedTracker, Warn, to_stderr
+from tailrisk.tracking.threaded import ThreadedTracker
 from tailrisk.tracking.tracker import NullTracker, Tracker
+from tailrisk.tracking.trouble import Warn, to_stderr
 from tailrisk.tracking.uploads import Uploads
 from tailrisk.tracking.uri import check_uri, resolve_uri
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tailrisk.tracking.metrics import MAX_TAG, cut
+from tailrisk.tracking.metrics import MAX_PARAM, MAX_TAG, cut
 from tailrisk.tracking.uri import database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BATCH = 100
+_BATCH = 100
 _ENVIRONMENT = {
     # By default a dead server holds its caller for four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -81,17 +82,33 @@ def keep_id(path: Path, run_id: str) -> None:
 def log_params(client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
     from mlflow.entities import Param
 
-    entries = [Param(key, value) for key, value in params.items()]
-    for start in range(0, len(entries), BATCH):
-        client.log_batch(run_id, params=entries[start : start + BATCH])
+    _in_batches(client, run_id, params=[Param(key, cut(value, MAX_PARAM)) for key, value in params.items()])
 
 
 def log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    entries = [RunTag(key, cut(value, MAX_TAG)) for key, value in tags.items()]
-    for start in range(0, len(entries), BATCH):
-        client.log_batch(run_id, tags=entries[start : start + BATCH])
+    _in_batches(client, run_id, tags=[RunTag(key, cut(value, MAX_TAG)) for key, value in tags.items()])
+
+
+def log_metrics(client: MlflowClient, run_id: str, points: Iterable[tuple[str, int, float]]) -> None:
+    """Points are (name, step, value), all of now."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    _in_batches(client, run_id, metrics=[Metric(key, value, now, step) for key, step, value in points])
+
+
+def logged_steps(client: MlflowClient, run_id: str, name: str) -> set[int]:
+    """The steps at which a metric is there already."""
+    return {point.step for point in client.get_metric_history(run_id, name)}
+
+
+def _in_batches(client: MlflowClient, run_id: str, **entries: Sequence[Any]) -> None:
+    for kind, all_of_it in entries.items():
+        for start in range(0, len(all_of_it), _BATCH):
+            part: dict[str, Any] = {kind: all_of_it[start : start + _BATCH]}
+            client.log_batch(run_id, **part)
 
 
 def log_prompts(client: MlflowClient, run_id: str, path: str, digest: str, use: str) -> None:

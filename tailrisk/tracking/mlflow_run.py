@@ -8,7 +8,6 @@ again, because a request that seemed to fail may have arrived.
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,16 @@ from tailrisk.tracking.client import (
     connect,
     experiment_id,
     keep_id,
+    log_metrics,
     log_params,
     log_prompts,
     log_tags,
+    logged_steps,
     stored_run,
 )
 from tailrisk.tracking.metrics import params
 from tailrisk.tracking.searchrun import log_search
-from tailrisk.tracking.threaded import Ending
+from tailrisk.tracking.trouble import Ending
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,17 +62,12 @@ class MlflowRun:
         self._run_id = run_id
 
     def log_rounds(self, rounds: dict[int, dict[str, float]]) -> None:
-        from mlflow.entities import Metric
-
         client = self._connect()
         if self._logged is None:
-            history = client.get_metric_history(self._run_id, STEP_KEY)
-            self._logged = {point.step for point in history}
+            self._logged = logged_steps(client, self._run_id, STEP_KEY)
         logged, self._logged = self._logged, None
-        now = int(time.time() * 1000)
         for step in sorted(set(rounds) - logged):
-            entries = [Metric(key, value, now, step) for key, value in rounds[step].items()]
-            client.log_batch(self._run_id, metrics=entries)
+            log_metrics(client, self._run_id, [(key, step, value) for key, value in rounds[step].items()])
             logged.add(step)
         # Only now: after an exception above, what arrived is looked up again.
         self._logged = logged

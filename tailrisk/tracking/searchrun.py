@@ -5,37 +5,28 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tailrisk.tracking.metrics import MAX_PARAM, cut, finite, plain_key
+from tailrisk.tracking.client import keep_id, log_metrics, log_params
+from tailrisk.tracking.metrics import finite, plain_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ID_FILE = "mlflow_search_run_id"
 COLUMNS = ("pool", "component", "hits", "cross_entropy", "gain")
-_BATCH = 100
 
 
 def log_search(client: MlflowClient, parent_id: str, folder: Path, record: Mapping[str, Any]) -> None:
     """Writes the child run, once: its id is kept in the run folder. May be repeated after trouble."""
-    from mlflow.entities import Metric, Param
-
     run_id = _child(client, parent_id, folder)
     if run_id is None:
         return
-    now = int(time.time() * 1000)
-    params = [Param(key, cut(value, MAX_PARAM)) for key, value in search_params(record).items()]
-    metrics = [Metric(key, value, now, 0) for key, value in search_metrics(record).items()]
-    for start in range(0, len(params), _BATCH):
-        client.log_batch(run_id, params=params[start : start + _BATCH])
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+    log_params(client, run_id, search_params(record))
+    log_metrics(client, run_id, [(key, 0, value) for key, value in search_metrics(record).items()])
     with TemporaryDirectory() as scratch:
         for path in write_surface(Path(scratch), record):
             client.log_artifact(run_id, str(path))
@@ -105,7 +96,5 @@ def _child(client: MlflowClient, parent_id: str, folder: Path) -> str | None:
     name = f"{parent.info.run_name} search"
     tags = {"mlflow.parentRunId": parent_id, "tailrisk.kind": "search"}
     run = client.create_run(parent.info.experiment_id, run_name=name, tags=tags)
-    temporary = folder / f"{ID_FILE}.tmp"
-    temporary.write_text(run.info.run_id + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    keep_id(path, run.info.run_id)
     return run.info.run_id

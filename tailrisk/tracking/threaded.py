@@ -7,16 +7,14 @@ ones are not. At the end there is a time limit for what is left.
 
 from __future__ import annotations
 
-import logging
 import queue
-import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from tailrisk.tracking.metrics import finite, flat, round_metrics
 from tailrisk.tracking.tracker import NullTracker
-from tailrisk.tracking.uri import masked
+from tailrisk.tracking.trouble import FLUSH_S, Ending, Trouble, Warn, ending_of, to_stderr
 
 if TYPE_CHECKING:
     from tailrisk.audit.outcome import AuditOutcome
@@ -24,18 +22,6 @@ if TYPE_CHECKING:
     from tailrisk.stats import Estimate
 
 QUEUE = 1000
-FLUSH_S = 30.0
-FLUSH_IN_TROUBLE_S = 3.0
-
-Ending = Literal["FINISHED", "FAILED", "KILLED"]
-Warn = Callable[[str], None]
-
-logger = logging.getLogger(__name__)
-
-
-def to_stderr(line: str) -> None:
-    logger.info("%s", line)  # for run.log; as a warning it would be on stderr twice without handlers
-    print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 class Backend(Protocol):
@@ -77,11 +63,9 @@ class ThreadedTracker(NullTracker):
         self, backend: Backend, *, warn: Warn = to_stderr, size: int = QUEUE, flush_s: float = FLUSH_S
     ) -> None:
         self._backend = backend
-        self._warn = warn
-        self._flush_s = flush_s
+        assurance = "the audit is not affected, its results are in the run folder"
+        self._trouble = Trouble(warn, assurance, flush_s)
         self._queue: queue.Queue[_Round | _Search | _End | None] = queue.Queue(maxsize=size)
-        self._trouble = False
-        self._warned = threading.Lock()
         self._done = threading.Event()
         self._totals: dict[str, float] = {}
         self._thread = threading.Thread(target=self._work, name="tailrisk-tracking", daemon=True)
@@ -92,14 +76,10 @@ class ThreadedTracker(NullTracker):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            ending: Ending = "FINISHED"
-        else:
-            ending = "FAILED" if issubclass(kind, Exception) else "KILLED"
-        self._put(_End(ending, self._totals))
-        limit = min(self._flush_s, FLUSH_IN_TROUBLE_S) if self._trouble else self._flush_s
+        self._put(_End(ending_of(kind), self._totals))
+        limit = self._trouble.limit
         if not self._done.wait(limit):
-            self._tell(f"tracking: not everything was sent within {limit:g} s")
+            self._trouble.tell(f"not everything was sent within {limit:g} s")
 
     def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:
         self._put(_Round(state.round, round_metrics(estimates, state.tokens)))
@@ -113,15 +93,7 @@ class ThreadedTracker(NullTracker):
         try:
             self._queue.put_nowait(message)
         except queue.Full:
-            self._tell("tracking: the server is too slow, some rounds are left out")
-
-    def _tell(self, line: str) -> None:
-        """The first trouble only: one line an audit."""
-        if self._warned.acquire(blocking=False):
-            self._warn(
-                f"{line}; the audit is not affected, its results are in the run folder, and the same command run again "
-                "sends what is missing"
-            )
+            self._trouble.tell("the server is too slow, some rounds are left out")
 
     def _work(self) -> None:
         rounds: dict[int, dict[str, float]] = {}
@@ -145,12 +117,9 @@ class ThreadedTracker(NullTracker):
                     search = None
                 if end is not None:
                     self._backend.end(end.ending, end.totals)
-                self._trouble = False
-            except Exception as error:  # whatever a server or its client does must not reach the audit
-                self._trouble = True
-                reason = masked(" ".join(str(error).split()))
-                self._tell(f"tracking: {type(error).__name__}: {reason[:160]}")
-                logger.debug("tracking", exc_info=True)
+                self._trouble.over()
+            except Exception as error:
+                self._trouble.met(error)
         self._done.set()
 
     def _take(self) -> list[_Round | _Search | _End | None]:

@@ -7,20 +7,20 @@ configuration it is, where that was tracked before.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrisk import __version__
 from tailrisk.config import Config
 from tailrisk.tracking.client import (
-    BATCH,
     connect,
     experiment_id,
     keep_id,
+    log_metrics,
     log_params,
     log_prompts,
     log_tags,
+    logged_steps,
     stored_run,
 )
 from tailrisk.tracking.metrics import finite, params
@@ -29,7 +29,7 @@ from tailrisk.tracking.mlflow_run import ID_FILE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from tailrisk.tracking.threaded import Ending
+    from tailrisk.tracking.trouble import Ending
 
 ALIAS = "newest"
 """Of the version that was registered last."""
@@ -65,9 +65,10 @@ def upload(config: Config, folder: Path, uri: str, record: TrainingRecord, endin
     log_params(client, run_id, {key: value for key, value in named.items() if key not in run.data.params})
     if record.prompts_digest and not (run.inputs and run.inputs.dataset_inputs):
         log_prompts(client, run_id, config.prompts.path, record.prompts_digest, "training")
+    for key, values in _points(record).items():
+        there = logged_steps(client, run_id, key)
+        log_metrics(client, run_id, [(key, step, v) for step, v in values.items() if step not in there])
     for done in record.rounds:
-        _curves(client, run_id, done)
-        _figures(client, run_id, done)
         if done.adapter is not None and not client.list_artifacts(run_id, done.adapter.name):
             client.log_artifacts(run_id, str(done.adapter), done.adapter.name)
     if ending == "FINISHED" and _REGISTERED not in run.data.tags:
@@ -92,32 +93,17 @@ def _new_run(client: MlflowClient, config: Config, folder: Path, uri: str) -> An
     return run
 
 
-def _curves(client: MlflowClient, run_id: str, done: FitRound) -> None:
-    prefix = f"round_{done.number}"
-    there = {point.step for point in client.get_metric_history(run_id, f"{prefix}/divergence")}
-    for epoch in done.epochs:
-        if epoch["number"] not in there:
-            _log(
-                client,
-                run_id,
-                {f"{prefix}/{k}": v for k, v in epoch.items() if k != "number"},
-                epoch["number"],
-            )
-
-
-def _figures(client: MlflowClient, run_id: str, done: FitRound) -> None:
-    for key, value in done.figures.items():
-        if done.number not in {point.step for point in client.get_metric_history(run_id, key)}:
-            _log(client, run_id, {key: value}, done.number)
-
-
-def _log(client: MlflowClient, run_id: str, figures: dict[str, Any], step: int) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    entries = [Metric(key, value, now, step) for key, value in finite(figures).items()]
-    for start in range(0, len(entries), BATCH):
-        client.log_batch(run_id, metrics=entries[start : start + BATCH])
+def _points(record: TrainingRecord) -> dict[str, dict[int, float]]:
+    """Name -> step -> value: figures by the round's number, curves of each round by the epoch's."""
+    points: dict[str, dict[int, float]] = {}
+    for done in record.rounds:
+        for key, value in finite(done.figures).items():
+            points.setdefault(key, {})[done.number] = value
+        for epoch in done.epochs:
+            figures = {f"round_{done.number}/{k}": v for k, v in epoch.items() if k != "number"}
+            for key, value in finite(figures).items():
+                points.setdefault(key, {})[epoch["number"]] = value
+    return points
 
 
 def _register(client: MlflowClient, config: Config, run: Any, record: TrainingRecord) -> None:

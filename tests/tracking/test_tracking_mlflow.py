@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import shutil
 import socket
 import threading
 import time
@@ -17,24 +16,6 @@ from trackingkit import estimate, make_config, make_folder, outcome, state
 
 from tailrisk.tracking import open_tracker
 from tailrisk.tracking.mlflow_run import ID_FILE
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow needs seconds to make its tables: once, then copied."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def base(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder; the working directory is elsewhere, and must stay empty."""
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    return tmp_path
 
 
 def run_rounds(config, folder: Path, rounds, warnings: list[str], *, finish: bool = True) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import threading
 import time
@@ -17,21 +16,6 @@ from tailrisk.tracking import open_uploads
 from tailrisk.tracking.mlflow_run import ID_FILE
 from tailrisk.tracking.trainingrun import ALIAS, FitRound, TrainingRecord, registered_name
 from tailrisk.tracking.uploads import Uploads
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def base(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    return tmp_path
 
 
 def epochs(count: int) -> tuple[dict, ...]:
