@@ -1,7 +1,7 @@
 """The configuration of an audit: one YAML file, checked in full before any model is loaded.
 
-``Config`` is the schema, its proposals are in ``tailrisk.proposalconfig``; reading, overriding and error
-messages live in ``tailrisk.configfile``.
+``Config`` is the schema, its proposals are in ``tailrisk.proposalconfig``, its methods in ``tailrisk.methodconfig``;
+reading, overriding and error messages live in ``tailrisk.configfile``.
 Unknown keys are refused. Relative paths are relative to the file that names them.
 """
 
@@ -12,6 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from tailrisk.methodconfig import GridConfig as GridConfig
+from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, SearchMethod
+from tailrisk.methodconfig import SearchGrid as SearchGrid
 from tailrisk.proposalconfig import AblationProposal as AblationProposal
 from tailrisk.proposalconfig import CheckpointProposal as CheckpointProposal
 from tailrisk.proposalconfig import LearnedProposal, Name, ProposalConfig, Section
@@ -106,80 +109,6 @@ class StopConfig(Section):
 
     log_width: float = Field(default=0.7, gt=0.0)
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
-
-
-class GridConfig(Section):
-    """Settings that ``method: paper`` tries, a list for each field of the proposal that it varies: every
-    combination is a cell. None: five values (``tailrisk.grid``). A ``mix`` or ``switch`` of 0 is the target
-    itself; a ``switch`` of null is the whole answer."""
-
-    intensity: tuple[Annotated[float, Field(ge=0.0, le=10.0)], ...] | None = Field(default=None, min_length=1)
-    scale: tuple[Annotated[float, Field(ge=-10.0, le=10.0)], ...] | None = Field(default=None, min_length=1)
-    coefficient: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...] | None = Field(
-        default=None, min_length=1
-    )
-    mix: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = Field(default=None, min_length=1)
-    switch: tuple[Annotated[int, Field(ge=0)] | None, ...] | None = Field(default=None, min_length=1)
-
-    @field_validator("*")
-    @classmethod
-    def _distinct(cls, values: Any) -> Any:
-        if isinstance(values, tuple) and len(set(values)) < len(values):
-            raise ValueError("a value is given twice")
-        return values
-
-
-class SearchGrid(GridConfig):
-    """The settings of one proposal, named by ``proposal``, that ``method: search`` tries: every combination is
-    a cell; what is not listed stays as the proposal has it. ``layers``: choices for a vector, each one block
-    or a list of blocks that get it together."""
-
-    proposal: Name
-    layers: tuple[tuple[int, ...] | None, ...] | None = Field(default=None, min_length=1)
-    mix: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] | None = Field(default=None, min_length=1)
-    switch: tuple[Annotated[int, Field(ge=1)] | None, ...] | None = Field(default=None, min_length=1)
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _one_block_is_a_list(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            return value
-        return [[v] if isinstance(v, int) and not isinstance(v, bool) else v for v in value]
-
-
-class MixtureMethod(Section):
-    """A mixture of the target and all proposals, its shares adapted to each prompt in rounds."""
-
-    kind: Literal["mixture"] = "mixture"
-
-
-class PaperMethod(Section):
-    """The published estimator: one setting of one proposal for all prompts, chosen by cross-entropy, then
-    ``draws`` of it a prompt. The search takes the first ``search_share`` of the prompts and ``search_draws``
-    (None: ``draws``) at each strength of the proposal."""
-
-    kind: Literal["paper"] = "paper"
-    draws: int = Field(default=500, ge=2)
-    search_draws: int | None = Field(default=None, ge=1)
-    search_share: float = Field(default=0.1, gt=0.0, le=1.0)
-    grid: GridConfig = GridConfig()
-
-
-class SearchMethod(Section):
-    """The mixture, its components chosen first: ``search_draws`` a prompt are spread over the target and all
-    cells of all proposals (``grids``; a proposal without one is one cell), then each prompt goes on with at
-    most ``keep`` cells, those whose mixture with the target has the smallest cross-entropy from the harmful
-    answers found. ``per``: which prompts are pooled to choose; None: the groups if the prompts have any, else
-    each prompt by itself. Where too few harmful answers are found, all prompts are pooled."""
-
-    kind: Literal["search"] = "search"
-    search_draws: int = Field(default=64, ge=4)
-    keep: int = Field(default=3, ge=1)
-    per: Literal["prompt", "group", "all"] | None = None
-    grids: tuple[SearchGrid, ...] = ()
-
-
-MethodConfig = Annotated[MixtureMethod | PaperMethod | SearchMethod, Field(discriminator="kind")]
 
 
 class TrackingConfig(Section):
