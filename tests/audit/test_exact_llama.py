@@ -13,13 +13,9 @@ import numpy as np
 import pytest
 import torch
 from tinymodel import EOS, words
-from truth.exactllama import STEPS, VOCAB, enumerated, harmful_ids, save_exact_llama
-from truth.tablelaws import audit_in_memory
+from truth.exactllama import STEPS, VOCAB, audited, enumerated, harmful_ids, save_exact_llama
 
-from tailrisk.audit.estimates import estimate_all
-from tailrisk.audit.local import LocalExecutor
-from tailrisk.config import Config, RunConfig
-from tailrisk.judges import build_judge
+from tailrisk.config import Config
 from tailrisk.proposals import build_laws
 from tailrisk.records import Prompt
 
@@ -62,7 +58,7 @@ def test_the_whole_audit_is_unbiased(folder: Path):
         Prompt(id="one", messages=({"role": "user", "content": "w0 w4"},)),
         Prompt(id="two", messages=({"role": "user", "content": "w6 w2 w2"},)),
     ]
-    laws, judge = build_laws(config), build_judge(config)
+    laws = build_laws(config)
     plain = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
     truth = []
     for prompt in prompts:
@@ -74,17 +70,7 @@ def test_the_whole_audit_is_unbiased(folder: Path):
         assert 1e-4 < truth[-1] < 3e-2, truth
         assert early > 0.15 * truth[-1], "answers that stop early must matter"
 
-    ratios = []
-    for seed in range(200):
-        state, _ = audit_in_memory(
-            config.model_copy(update={"run": RunConfig(seed=seed)}),
-            prompts,
-            laws,
-            executor=LocalExecutor(laws, judge, prompts),
-        )
-        assert state.draws <= config.budget.draws
-        ratios.append([e.estimate / t for e, t in zip(estimate_all(state), truth, strict=True)])
-    ratios = np.array(ratios)
+    ratios = audited(config, prompts, 200) / truth
     z = (ratios.mean(axis=0) - 1) / (ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios)))
     assert np.abs(z).max() < 3.0, (truth, ratios.mean(axis=0), z)
     # Far better than plain sampling with as many draws, so that 3 standard errors are a sharp test.

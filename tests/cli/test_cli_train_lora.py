@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from tinymodel import words
 from training.lorakit import PROMPTS, TEXTS, law_of
 from trainkit import check_help, check_refused
-from truth.exactllama import STEPS, VOCAB, harmful_ids, save_exact_llama
+from truth.exactllama import STEPS, VOCAB, audited, harmful_ids, save_exact_llama
 from truth.tablelaws import audit_in_memory
 
 from tailrisk.audit.estimates import estimate_all
@@ -255,17 +255,7 @@ def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
         ]
     )
     assert (truth < 3e-2).all()
-    laws, judge = build_laws(config), build_judge(config)
-    ratios = []
-    for seed in range(200):
-        state, _ = audit_in_memory(
-            config.model_copy(update={"run": RunConfig(seed=seed)}),
-            prompts,
-            laws,
-            executor=LocalExecutor(laws, judge, prompts),
-        )
-        ratios.append([e.estimate for e in estimate_all(state)] / truth)
-    ratios = np.array(ratios)
+    ratios = audited(config, prompts, 200) / truth
     error = ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios))
     assert np.abs((ratios.mean(axis=0) - 1) / error).max() < 3.0, (truth, ratios.mean(axis=0), error)
     # Better than plain sampling with as many draws, on a prompt that was kept aside too.

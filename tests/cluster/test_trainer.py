@@ -13,6 +13,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 from training.lorakit import context_in, data_of
+from training.stepcount import Counted
 from truth.exactllama import save_exact_llama
 
 from tailrisk.cluster.session import ray_session
@@ -25,12 +26,6 @@ from tailrisk.trainingconfig import LoraTraining
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 SETTINGS = {"epochs": 3, "patience": 3, "batch": 24, "rows": 5, "learning_rate": 0.003, "kl": 0.0}
-
-
-class Quiet:
-    def stage(self, name: str, steps: int) -> None: ...
-
-    def step(self, n: int = 1) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +55,7 @@ def killer(kept: Path, killed: list[int]) -> None:
 
 
 def test_a_killed_worker_costs_an_epoch_at_most(folder: Path, tmp_path: Path):
-    alone = run_fit(job_in(folder, tmp_path / "alone"), Quiet())
+    alone = run_fit(job_in(folder, tmp_path / "alone"), Counted())
     job = job_in(folder, tmp_path / "shared", backend="ddp", workers=2)
     told: list[Epoch] = []
     killed: list[int] = []

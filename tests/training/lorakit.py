@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from tinymodel import prompt, words
+from training.stepcount import Counted
 from truth.exactllama import STEPS, VOCAB, enumerated, harmful_ids
 
 from tailrisk.config import Config
 from tailrisk.models.engine import View
 from tailrisk.models.interventions import all_applied
+from tailrisk.models.interventions.adapter import load_adapter
+from tailrisk.models.interventions.lora import Lora
 from tailrisk.models.tokens import render_prompt
 from tailrisk.proposals import load_target
 from tailrisk.proposals.context import Context
@@ -20,8 +23,8 @@ from tailrisk.records import Prompt, PromptHits
 from tailrisk.training.backends import open_backend
 from tailrisk.training.loradata import FitData, fit_data
 from tailrisk.training.lorafit import Fit, Fitted
-from tailrisk.training.loramodel import trainable
-from tailrisk.trainingconfig import LoraTraining
+from tailrisk.training.loramodel import State, save_adapter, trainable
+from tailrisk.trainingconfig import LoraShape, LoraTraining
 
 TEXTS = (
     "w0 w4",
@@ -41,12 +44,6 @@ PROMPTS = [prompt(text, f"p{i}") for i, text in enumerate(TEXTS)]
 ASIDE = frozenset({"p9", "p10", "p11"})
 
 
-class Quiet:
-    def stage(self, name: str, steps: int) -> None: ...
-
-    def step(self, n: int = 1) -> None: ...
-
-
 def law_of(context: Context, view: View, asked: Prompt) -> dict[tuple[int, ...], float]:
     """Probability of every answer under a view, by plain forward passes with its interventions in place."""
     with all_applied(view.model, view.interventions):
@@ -61,7 +58,7 @@ def all_hits(context: Context, most: int | None = None) -> Mapping[str, PromptHi
         harm = dict(sorted(harm.items(), key=lambda item: -item[1])[:most])
         log_p = np.log(list(harm.values()))
         tokens = [np.array(y, dtype=np.int32) for y in harm]
-        found[asked.id] = PromptHits(asked, tokens, log_p, log_p, float(np.log(sum(harm.values()))))
+        found[asked.id] = PromptHits(asked, tokens, log_p, log_p)
     return found
 
 
@@ -84,7 +81,7 @@ def fitted(
 ) -> Fitted:
     torch.set_num_threads(1)
     with trainable(context.view, settings.shape, seed=3, recompute=settings.recompute) as model:
-        backend = open_backend(model, settings, settings.passes)
+        backend = open_backend(model, settings)
         return Fit(
             model,
             backend,
@@ -92,11 +89,19 @@ def fitted(
             settings,
             temperature=1.0,
             seed=3,
-            watch=Quiet(),
+            watch=Counted(),
             kept=kept,
             identity=settings.of_a_fit,
             **more,
         ).run()
+
+
+def learned_view(context: Context, shape: LoraShape, state: State, folder: Path) -> View:
+    """The fitted law as an audit has it: the adapter's folder, read by ``models``, on top of the target."""
+    with trainable(context.view, shape, seed=3) as model:
+        save_adapter(folder, model, state, "model", {})
+    lora = Lora(load_adapter(folder, context.view.model.config), 1.0, context.merges)
+    return context.view._replace(interventions=(*context.view.interventions, lora))
 
 
 def context_in(folder: Path, adapter: str | None = None, dtype: str = "float32") -> Context:

@@ -14,16 +14,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.lorakit import all_hits, context_in, data_of, fitted
+from training.lorakit import all_hits, context_in, data_of, fitted, learned_view
 from truth.exactllama import save_exact_llama
 
 from tailrisk.errors import ConfigError
-from tailrisk.models.interventions.adapter import load_adapter
-from tailrisk.models.interventions.lora import Lora
 from tailrisk.models.scoring import token_log_probs
 from tailrisk.models.tokens import render_prompt
 from tailrisk.training.backends.zero import check_deepspeed, deepspeed_options
-from tailrisk.training.loramodel import save_adapter, trainable
 from tailrisk.trainingconfig import LoraTraining
 
 WORKER = Path(__file__).parent / "lora_worker.py"
@@ -77,10 +74,7 @@ def run(folder: Path, out: Path, settings: LoraTraining) -> tuple[dict[str, Any]
 
 def scores(context, state, folder: Path) -> np.ndarray:
     """Log-probabilities of every harmful answer under an adapter, as ``models`` loads and scores it."""
-    with trainable(context.view, SETTINGS.shape, seed=3) as model:
-        save_adapter(folder, model, state, "model", {})
-    lora = Lora(load_adapter(folder, context.view.model.config), 1.0, context.merges)
-    view = context.view._replace(interventions=(*context.view.interventions, lora))
+    view = learned_view(context, SETTINGS.shape, state, folder)
     found = []
     for hits in all_hits(context, most=10).values():
         ids = render_prompt(context.tokenizer, hits.prompt, None)

@@ -5,15 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training.lorakit import ASIDE, PROMPTS, context_in, data_of, exact_divergence, fitted, law_of
+from training.lorakit import (
+    ASIDE,
+    PROMPTS,
+    context_in,
+    data_of,
+    exact_divergence,
+    fitted,
+    law_of,
+    learned_view,
+)
 from truth.exactllama import save_exact_llama
 
 from tailrisk.errors import ModelError, TailriskError
-from tailrisk.models.engine import View
-from tailrisk.models.interventions.adapter import load_adapter
-from tailrisk.models.interventions.lora import Lora
 from tailrisk.training.lorafit import Epoch, Fitted
-from tailrisk.training.loramodel import save_adapter, trainable
 from tailrisk.trainingconfig import LoraTraining
 
 SETTINGS = LoraTraining(epochs=12, patience=2, batch=32, rows=32, learning_rate=0.01, kl=0.0)
@@ -26,14 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def saved(context, result, folder: Path) -> View:
-    """The fitted law as an audit has it: the adapter's folder, read by ``models``, on top of the target."""
-    with trainable(context.view, SETTINGS.shape, seed=3) as model:
-        save_adapter(folder, model, result.state, "model", {})
-    lora = Lora(load_adapter(folder, context.view.model.config), 1.0, context.merges)
-    return context.view._replace(interventions=(*context.view.interventions, lora))
-
-
 @pytest.mark.parametrize("adapter", [None, "adapter"], ids=["bare", "on an adapter"])
 def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, adapter: str | None):
     context = context_in(folder, adapter)
@@ -42,7 +39,7 @@ def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, a
     weights = {n: v.clone() for n, v in context.view.model.state_dict().items()}
     result = fitted(context, SETTINGS, data_of(context))
     assert result.before == pytest.approx(np.mean(before), abs=1e-3)
-    view = saved(context, result, tmp_path / "out")
+    view = learned_view(context, SETTINGS.shape, result.state, tmp_path / "out")
     after = [exact_divergence(context, view, p) for p in held]
     assert result.after == pytest.approx(np.mean(after), abs=1e-3)
     assert result.after < 0.5 * result.before, result.epochs

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from tinymodel import EOS, make_tiny_adapter, make_tiny_model
+from truth.tablelaws import audit_in_memory
+
+from tailrisk.audit.estimates import estimate_all
+from tailrisk.audit.local import LocalExecutor
+from tailrisk.config import Config, RunConfig
+from tailrisk.judges import build_judge
+from tailrisk.proposals import build_laws
+from tailrisk.records import Prompt
 
 VOCAB, STEPS = 14, 4
 HARM = ("w1", "w3")
@@ -45,3 +54,19 @@ def enumerated(model, prompt_ids: tuple[int, ...]) -> dict[tuple[int, ...], floa
                 (done if ends else following)[(*prefix, token)] = before + own
         alive = following
     return {response: float(np.exp(v)) for response, v in done.items()}
+
+
+def audited(config: Config, prompts: Sequence[Prompt], times: int) -> np.ndarray:
+    """[times, prompts] estimates of whole audits, by the seeds 0, 1, ..., each within its budget."""
+    laws, judge = build_laws(config), build_judge(config)
+    estimates = []
+    for seed in range(times):
+        state, _ = audit_in_memory(
+            config.model_copy(update={"run": RunConfig(seed=seed)}),
+            prompts,
+            laws,
+            executor=LocalExecutor(laws, judge, prompts),
+        )
+        assert state.draws <= config.budget.draws
+        estimates.append([e.estimate for e in estimate_all(state)])
+    return np.array(estimates)
