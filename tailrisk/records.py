@@ -164,13 +164,17 @@ class RoundPlan:
 
 class PromptHits(NamedTuple):
     """A prompt's harmful draws that the target can produce. ``log_parts`` [h]: logarithm of what each adds to the
-    prompt's estimate; ``log_p`` [h]; ``log_estimate`` of the probability, their sum."""
+    prompt's estimate; ``log_p`` [h]."""
 
     prompt: Prompt
     tokens: list[NDArray[np.int32]]
     log_parts: FloatArray
     log_p: FloatArray
-    log_estimate: float
+
+    @property
+    def log_estimate(self) -> float:
+        """Of the probability: the parts added up."""
+        return float(np.logaddexp.reduce(self.log_parts))
 
 
 class JudgedTexts(NamedTuple):

@@ -63,11 +63,6 @@ class LoraTraining(Section):
         return self
 
     @property
-    def passes(self) -> int:
-        """Of one step, on each worker."""
-        return -(-self.batch // (self.workers * min(self.rows, -(-self.batch // self.workers))))
-
-    @property
     def of_a_fit(self) -> dict[str, Any]:
         """What decides how a fit to given data goes, as plain JSON: the rest decides what it is fitted to."""
         return self.model_dump(mode="json", exclude={"rounds", "draws", "held_out", "ess"})

@@ -24,6 +24,7 @@ from tailrisk.cli.wiring import on_ray
 from tailrisk.configfile import load_config
 from tailrisk.prompts import load_prompts
 from tailrisk.stats.estimators import contributions
+from tailrisk.stats.tempering import hit_divergence
 from tailrisk.training.loradata import split_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,9 +83,8 @@ def components(config: Any, out: Path) -> dict[str, Any]:
     for prompt, ledger in state.ledgers.items():
         parts = contributions(ledger.rounds, corrected=state.laws.corrected)
         if prompt in aside and len(parts.part):
-            v = parts.part / parts.part.sum()
-            ratio = np.where(v[:, None] > 0, parts.log_q[:, :1] - parts.log_q, 0.0)
-            rows.append(v @ ratio - np.log(parts.part.sum()))
+            log_parts, whole = np.log(parts.part), float(np.log(parts.part.sum()))
+            rows.append([hit_divergence(log_parts, parts.log_q[:, 0] - q, whole) for q in parts.log_q.T])
     far = dict(zip(state.laws.names, np.mean(rows, axis=0), strict=True))
     for name, nats in far.items():
         print(f"{name:24}{nats:6.2f} nats")

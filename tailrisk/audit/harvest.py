@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tailrisk.audit.drawweights import DrawWeights, draw_scales
 from tailrisk.audit.state import AuditState
 from tailrisk.records import PromptHits, Verdict
+from tailrisk.stats.diagnostics import effective_size
 from tailrisk.store import final_results
 
 
@@ -35,8 +36,7 @@ def harvest(folder: Path, state: AuditState) -> dict[str, PromptHits]:
     for prompt, ledger in state.ledgers.items():
         if prompt in rows:
             log_parts, log_p = np.array(rows[prompt]).T
-            whole = float(np.logaddexp.reduce(log_parts))
-            found[prompt] = PromptHits(ledger.prompt, tokens[prompt], log_parts, log_p, whole)
+            found[prompt] = PromptHits(ledger.prompt, tokens[prompt], log_parts, log_p)
     return found
 
 
@@ -53,12 +53,10 @@ def joined(audits: Sequence[Mapping[str, PromptHits]]) -> dict[str, PromptHits]:
             tokens=[t for h in parts for t in h.tokens],
             log_parts=log_parts,
             log_p=np.concatenate([h.log_p for h in parts]),
-            log_estimate=float(np.logaddexp.reduce(log_parts)),
         )
     return found
 
 
 def effective(hits: PromptHits) -> float:
-    """The effective number of hits, (sum w)^2 / sum w^2."""
-    w = np.exp(hits.log_parts - hits.log_parts.max())
-    return float(w.sum() ** 2 / np.square(w).sum())
+    """The effective number of hits."""
+    return effective_size(np.exp(hits.log_parts - hits.log_parts.max()))

@@ -6,7 +6,6 @@ audit's own draws are what they would be had the adapters come from elsewhere, a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,13 +46,12 @@ def _fitted(
     config: Config, proposal: LearnedProposal, console: Console, live: bool, workers: Workers
 ) -> ProposalConfig:
     from tailrisk.cli.lorarounds import learn
-    from tailrisk.training.lorajob import learned_proposal
+    from tailrisk.training.lorajob import beside, learned_proposal
 
     settings = {"base": proposal.base, "rounds": proposal.rounds, "draws": config.fit_draws(proposal)}
     own = config.model_copy(update={"training": config.training.model_copy(update=settings)})
     out = config.resolve(config.run.dir) / f"{config.run.name}.{proposal.name}"
     console.print(f"fitting {proposal.name!r} in {out}", style="dim", markup=False)
     last = learn(own, out, console, live=live, workers=workers)[-1]
-    adapter = os.path.relpath(last.adapter, config.base.resolve())
-    made = learned_proposal(own, proposal.name, adapter)
+    made = learned_proposal(own, proposal.name, beside(config, last.adapter))
     return made.model_copy(update={"mix": proposal.mix, "switch": proposal.switch})

@@ -150,11 +150,15 @@ def check_out(path: Path) -> None:
         raise ConfigError(f"--out {path}: must end in {SUFFIX}")
     if path.is_dir():
         raise ConfigError(f"--out {path}: is a folder; name a file")
-    folder = path.absolute().parent
+    check_writable(path, path.absolute().parent)
+
+
+def check_writable(out: Path, folder: Path) -> None:
+    """Errors: ConfigError where ``folder``, which ``--out`` needs, can neither be made nor written to."""
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"--out {path}: {folder} cannot be written to; name another place")
+        raise ConfigError(f"--out {out}: {folder} cannot be written to; name another place")
 
 
 def _scored(

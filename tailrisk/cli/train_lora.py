@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ import typer
 from tailrisk.cli import guard
 from tailrisk.cli.audit import ConfigPath, Overrides, resume_command, wide
 from tailrisk.cli.guard import Verbose, guarded
+from tailrisk.cli.train_direction import check_writable
 from tailrisk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,19 +62,14 @@ def check_folder(out: Path) -> None:
     """Errors: ConfigError where the folder cannot be made."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: is a file; name a folder")
-    parent = out.absolute()
-    while not parent.exists():
-        parent = parent.parent
-    if not os.access(parent, os.W_OK):
-        raise ConfigError(f"--out {out}: {parent} cannot be written to; name another place")
+    check_writable(out, out.absolute())
 
 
 def proposal(config: Config, adapter: Path) -> dict[str, Any]:
     """The last adapter as a proposal of ``config``, its folder named relative to it."""
-    from tailrisk.training.lorajob import learned_proposal
+    from tailrisk.training.lorajob import beside, learned_proposal
 
-    path = os.path.relpath(adapter.resolve(), config.base.resolve())
-    made = learned_proposal(config, "learned", path)
+    made = learned_proposal(config, "learned", beside(config, adapter))
     return {"name": made.name, "kind": made.kind, **made.model_dump(mode="json", exclude_defaults=True)}
 
 

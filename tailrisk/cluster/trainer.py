@@ -92,10 +92,7 @@ def _work(config: dict[str, Any]) -> None:
     device = str(ray.train.torch.get_device())
     target = job.config.target.model_copy(update={"device": device})
     try:
-        run_fit(
-            job._replace(config=job.config.model_copy(update={"target": target}).at(job.config.base)),
-            _Silent(),
-        )
+        run_fit(job._replace(config=job.config.model_copy(update={"target": target})), _Silent())
     except (ConfigError, ModelError) as error:
         place = job.kept / f"{_FAULT}.{get_context().get_world_rank()}"
         place.write_text(json.dumps([type(error).__name__, str(error)]), encoding="utf-8")

@@ -134,21 +134,7 @@ def _with_defaults(stored: Manifest) -> dict[str, Any]:
         resolved = dump_resolved(Config.model_validate(stored.config))
     except ValueError:
         return stored.identity
-    newer = {section: resolved[section] for section in _IDENTITY}
-    return {
-        name: _filled(stored.identity.get(name), newer.get(name)) for name in {**newer, **stored.identity}
-    }
-
-
-def _filled(value: Any, defaults: Any) -> Any:
-    """``value``, and what it lacks of ``defaults``."""
-    if value is None:
-        return defaults
-    if isinstance(value, dict) and isinstance(defaults, dict):
-        return {key: _filled(value.get(key), defaults.get(key)) for key in {**defaults, **value}}
-    if isinstance(value, list) and isinstance(defaults, list) and len(value) == len(defaults):
-        return [_filled(a, b) for a, b in zip(value, defaults, strict=True)]
-    return value
+    return {**stored.identity, **{section: resolved[section] for section in _IDENTITY}}
 
 
 _MISSING = "(not there)"

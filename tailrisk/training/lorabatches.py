@@ -37,6 +37,12 @@ class Inputs(NamedTuple):
     begun: torch.Tensor
 
 
+def step_shape(batch: int, world: int, rows: int) -> tuple[int, int]:
+    """Examples in a pass at most, and passes of a step on each of ``world`` processes."""
+    rows = min(rows, -(-batch // world))
+    return rows, -(-batch // (world * rows))
+
+
 def epoch_steps(
     weights: FloatArray, batch: int, world: int, rows: int, rng: np.random.Generator
 ) -> Iterator[list[list[Pass]]]:
@@ -50,8 +56,7 @@ def epoch_steps(
         np.minimum(np.searchsorted(edges, np.arange(n) + rng.random(), side="right"), n - 1), minlength=n
     )
     drawn = rng.permutation(np.flatnonzero(counts))
-    rows = min(rows, -(-batch // world))
-    passes = -(-batch // (world * rows))
+    rows, passes = step_shape(batch, world, rows)
     for part in np.array_split(drawn, -(-len(drawn) // batch)):
         total = counts[part].sum()
         yield [_passes(part[p::world], counts, total, passes, rows, int(part[0])) for p in range(world)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,6 +91,11 @@ def learned_proposal(config: Config, name: str, adapter: str) -> ProposalConfig:
     return base.model_copy(update=update)  # pyright: ignore[reportReturnType]
 
 
+def beside(config: Config, adapter: Path) -> str:
+    """An adapter's folder as the configuration names it: relative to its own."""
+    return os.path.relpath(adapter.resolve(), config.base.resolve())
+
+
 def settings_of(config: Config) -> LoraTraining:
     """The training's settings, the path in them absolute."""
     settings = config.training
@@ -114,7 +120,7 @@ def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = 
     config = job.config.model_copy(update={"target": target.model_copy(update=update)})
     view = base_view(config)
     with trainable(view, settings.shape, job.seed, recompute=settings.recompute) as model:
-        backend = open_backend(model, settings, settings.passes)
+        backend = open_backend(model, settings)
         fitted = Fit(
             model,
             backend,

@@ -54,15 +54,12 @@ class Backend(Protocol):
     def load(self, folder: Path) -> None: ...
 
 
-def open_backend(model: PeftModel, settings: LoraTraining, passes: int) -> Backend:
-    """The configured back end around a model; processes, where there are several, have found each other already.
-
-    ``passes``: of a step, on each process.
-    """
+def open_backend(model: PeftModel, settings: LoraTraining) -> Backend:
+    """The configured back end around a model; processes, where there are several, have found each other already."""
     if settings.backend == "deepspeed":
         from tailrisk.training.backends.zero import Zero
 
-        return Zero(model, settings, passes)
+        return Zero(model, settings)
     if settings.backend == "ddp":
         from tailrisk.training.backends.ddp import Ddp
 

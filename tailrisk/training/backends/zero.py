@@ -21,6 +21,7 @@ from tailrisk.errors import ConfigError
 from tailrisk.records import FloatArray
 from tailrisk.training.backends.ddp import gathered
 from tailrisk.training.backends.plain import adamw
+from tailrisk.training.lorabatches import step_shape
 from tailrisk.training.loramodel import State, factors
 from tailrisk.trainingconfig import LoraTraining
 
@@ -40,7 +41,7 @@ OURS = (
 
 
 class Zero:
-    def __init__(self, model: PeftModel, settings: LoraTraining, passes: int) -> None:
+    def __init__(self, model: PeftModel, settings: LoraTraining) -> None:
         check_deepspeed()
         import deepspeed
 
@@ -48,7 +49,7 @@ class Zero:
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._peft = model
-        self._passes = passes
+        _, self._passes = step_shape(settings.batch, self.world, settings.rows)
         self._device = next(model.parameters()).device
         engine, *_ = deepspeed.initialize(
             model=model,
@@ -56,7 +57,7 @@ class Zero:
             config={
                 **options,
                 "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": passes,
+                "gradient_accumulation_steps": self._passes,
                 "gradient_clipping": settings.clip,
                 "zero_allow_untested_optimizer": True,
             },
