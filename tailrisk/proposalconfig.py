@@ -1,8 +1,8 @@
 """The part of the configuration that says what to draw from besides the target.
 
 A *change* (system prompt, adapter, ablation, vector) turns the target into another law; a proposal of such a
-kind may carry further changes under ``also``, applied in order to the same law. A prefix and a checkpoint
-stand alone.
+kind may carry further changes under ``also``, applied in order to the same law. So may a prefix, whose opening is
+then that of the changed law. A checkpoint stands alone.
 """
 
 from __future__ import annotations
@@ -94,19 +94,27 @@ class ProposalBase(Section):
         return ()
 
 
-class ChangeProposal(ProposalBase):
-    """``also``: further changes of the same law, applied after the proposal's own."""
+class CombinedProposal(ProposalBase):
+    """``also``: changes of the same law, applied in order."""
 
     also: tuple[Change, ...] = ()
 
     @model_validator(mode="after")
-    def _sensible(self) -> ChangeProposal:
+    def _sensible(self) -> CombinedProposal:
         if sum(isinstance(c, SystemPromptChange) for c in self.changes) > 1:
             raise ValueError("'also' has a second system prompt, and a law reads one; join the two texts")
         adapters = [c.adapter for c in self.changes if isinstance(c, LoraChange)]
         if doubled := sorted({a for a in adapters if adapters.count(a) > 1}):
             raise ValueError(f"'also' has the adapter {doubled[0]!r} again; give it once, with one scale")
         return self
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return self.also
+
+
+class ChangeProposal(CombinedProposal):
+    """A change by itself; those of ``also`` come after it."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -129,9 +137,9 @@ class VectorProposal(VectorChange, ChangeProposal):
     """The target with a vector added to its activations."""
 
 
-class PrefixProposal(ProposalBase):
-    """The target, its opening forced: to begin with ``text``, or *not* to begin with any of the texts of
-    ``avoid``. Exactly one of the two."""
+class PrefixProposal(CombinedProposal):
+    """The target, or what ``also`` makes of it, its opening forced: to begin with ``text``, or *not* to begin with any
+    of the texts of ``avoid``. Exactly one of the two."""
 
     kind: Literal["prefix"]
     text: str | None = Field(default=None, min_length=1)

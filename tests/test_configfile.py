@@ -134,8 +134,8 @@ ONE_FAULT = {
         9,
         "proposals.0.also.0.mix: unknown key here; it belongs under proposals (kind system_prompt).mix",
     ),
-    "also with a prefix": (
-        "proposals:\n- {name: a, kind: prefix, text: x, also: []}",
+    "also with a checkpoint": (
+        "proposals:\n- {name: a, kind: checkpoint, model: x, also: []}",
         5,
         "proposals.0.also: unknown key here; it belongs under proposals (kind system_prompt).also",
     ),

@@ -46,10 +46,16 @@ def _fitted(
     config: Config, proposal: LearnedProposal, console: Console, live: bool, workers: Workers
 ) -> ProposalConfig:
     from tailrisk.cli.lorarounds import learn
-    from tailrisk.training.lorajob import beside, learned_proposal
+    from tailrisk.errors import ConfigError
+    from tailrisk.proposalconfig import PrefixProposal
+    from tailrisk.training.lorajob import base_of, beside, learned_proposal
 
     settings = {"base": proposal.base, "rounds": proposal.rounds, "draws": config.fit_draws(proposal)}
     own = config.model_copy(update={"training": config.training.model_copy(update=settings)})
+    if isinstance(base_of(own), PrefixProposal) and (proposal.mix < 1.0 or proposal.switch is not None):
+        raise ConfigError(
+            f"proposals: {proposal.name!r}: on top of the prefix {proposal.base!r} neither 'mix' nor 'switch' applies"
+        )
     out = config.resolve(config.run.dir) / f"{config.run.name}.{proposal.name}"
     console.print(f"fitting {proposal.name!r} in {out}", style="dim", markup=False)
     last = learn(own, out, console, live=live, workers=workers)[-1]

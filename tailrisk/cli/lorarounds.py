@@ -82,7 +82,7 @@ def _rounds(
     from tailrisk.audit.harvest import joined
     from tailrisk.seeds import derive_seed
     from tailrisk.training.loradata import fit_data, split_prompts
-    from tailrisk.training.lorajob import FitJob, reader
+    from tailrisk.training.lorajob import FitJob, avoided, reader
 
     aside = split_prompts(prompts, config.training.held_out, config.run.seed)
     read = reader(config)
@@ -93,7 +93,7 @@ def _rounds(
         drawing = drawing_config(config, out, number, before)
         drawn, draws, digests = _draw(drawing, prompts, console, live, workers)
         audits.append(drawn)
-        data = fit_data(joined(audits), aside, read, config.training.ess)
+        data = fit_data(joined(audits), aside, read, config.training.ess, avoided(config))
         seed = derive_seed(config.run.seed, "fit", number)
         adapter = out / f"adapter-{number}"
         job = FitJob(config, data, seed, adapter, out / f"fit-{number}", digests)

@@ -14,6 +14,7 @@ from tailrisk.models.loading import load_config, load_tokenizer, model_digest, r
 from tailrisk.proposalconfig import (
     AblationChange,
     Change,
+    ChangeProposal,
     CheckpointProposal,
     LoraChange,
     PrefixProposal,
@@ -107,8 +108,8 @@ def check_proposals(config: Config, target: Parts | None, stops: tuple[int, ...]
         for number, change in enumerate(proposal.changes):
             # The proposal's own change goes by its name, a further one also by its place in the list.
             key, place = proposal.name, where
-            if number:
-                key, place = f"{key}.also.{number - 1}", f"{where}: also.{number - 1}"
+            if (further := number - isinstance(proposal, ChangeProposal)) >= 0:
+                key, place = f"{key}.also.{further}", f"{where}: also.{further}"
             with found.collected(place):
                 _check_change(config, change, target, key, place, found, result)
         with found.collected(where):

@@ -37,8 +37,8 @@ class Law:
     """One law over responses; ``digest`` hashes its model's weights.
 
     For the first ``switch`` tokens (None: all) a token comes from ``mix`` * view + (1 - mix) * target, then
-    from the target. ``opening``: the law given that the response begins with these tokens. ``barred``: the
-    law given that its first token is none of these. The two are for views that are the target's own.
+    from the target. ``opening``: the view's law given that the response begins with these tokens. ``avoided``: given
+    that it begins with none of these, a prefix-free set. The two are for laws that the view alone decides on.
     """
 
     name: str

@@ -7,7 +7,7 @@ from typing import Any
 
 from tailrisk.models.engine import View
 from tailrisk.models.laws import Law
-from tailrisk.proposalconfig import ChangeProposal
+from tailrisk.proposalconfig import ChangeProposal, CombinedProposal
 from tailrisk.proposals.ablation import ablation_view
 from tailrisk.proposals.context import Context
 from tailrisk.proposals.lora import lora_view
@@ -27,13 +27,18 @@ def changed_law(proposal: ChangeProposal, context: Context) -> Law:
 
     Errors: ConfigError, ModelError, as the changes.
     """
-    view = context.view._replace(name=proposal.name)
-    for change in proposal.changes:
-        view = CHANGES[change.kind](change, view, context)
     return Law(
         name=proposal.name,
-        view=view,
+        view=changed_view(proposal, context),
         digest=context.target.digest,
         mix=proposal.mix,
         switch=proposal.switch,
     )
+
+
+def changed_view(proposal: CombinedProposal, context: Context) -> View:
+    """The target's view under all changes of a proposal. Errors: ConfigError, ModelError, as the changes."""
+    view = context.view._replace(name=proposal.name)
+    for change in proposal.changes:
+        view = CHANGES[change.kind](change, view, context)
+    return view

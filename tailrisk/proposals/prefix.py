@@ -1,8 +1,9 @@
 """The target given how its answer opens: with certain words, or not with any of certain words.
 
 Both need no unsafe model and no scoring of their own: q(y) = p(y) 1[y in S] / p(S), and p(S) comes from the
-target's own pass. Aligned models decide to refuse in their first tokens (Qi et al. 2024, "Safety alignment
-should be made more than just a few tokens deep"), which is why these strata are worth their draws.
+target's own pass. With changes under ``also`` it is the changed law that is given so, and it is scored. Aligned
+models decide to refuse in their first tokens (Qi et al. 2024, "Safety alignment should be made more than just a few
+tokens deep"), which is why these strata are worth their draws.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from tailrisk.errors import ConfigError
 from tailrisk.models.avoid import prefix_free
 from tailrisk.models.laws import Law
 from tailrisk.models.tokens import opening_ids
+from tailrisk.proposals.changes import changed_view
 from tailrisk.proposals.context import Context
 
 
@@ -28,7 +30,7 @@ def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
         )
     law = Law(
         name=proposal.name,
-        view=context.view._replace(name=proposal.name),
+        view=changed_view(proposal, context),
         digest=context.target.digest,
         opening=opening_ids(context.tokenizer, proposal.text) if proposal.text is not None else (),
         avoided=prefix_free(opening_ids(context.tokenizer, text) for text in proposal.avoid or ()),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tailrisk.records import FloatArray, IntArray
+from tailrisk.training.avoided import Openings
 from tailrisk.training.loradata import Example
 
 
@@ -27,7 +28,9 @@ class Pass(NamedTuple):
 class Inputs(NamedTuple):
     """Texts padded on the left, so that all answers end together. ``ids``, ``mask`` and ``positions`` [rows, T];
     ``labels`` [rows, R] the answers' tokens and ``real`` [rows, R] where one stands; ``begun`` [rows, R] the number
-    of answer tokens before each."""
+    of answer tokens before each.
+
+    With ``openings`` their beginnings stand behind the answers, and ``mask`` is [rows, 1, T, T], who sees whom."""
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -35,6 +38,17 @@ class Inputs(NamedTuple):
     labels: torch.Tensor
     real: torch.Tensor
     begun: torch.Tensor
+    openings: Openings | None = None
+
+    def to(self, device: torch.device) -> Inputs:
+        return self._replace(
+            ids=self.ids.to(device),
+            mask=self.mask.to(device),
+            positions=self.positions.to(device),
+            labels=self.labels.to(device),
+            real=self.real.to(device),
+            begun=self.begun.to(device),
+        )
 
 
 def step_shape(batch: int, world: int, rows: int) -> tuple[int, int]:
@@ -74,8 +88,8 @@ def _passes(own: IntArray, counts: IntArray, total: int, passes: int, rows: int,
     return found
 
 
-def inputs(examples: Sequence[Example], device: torch.device) -> Inputs:
-    """Examples of one pass as tensors."""
+def inputs(examples: Sequence[Example], device: torch.device, openings: Openings | None = None) -> Inputs:
+    """Examples of one pass as tensors. ``openings`` to avoid, each at least a token long."""
     longest = max(len(e.prompt) + len(e.response) for e in examples)
     answer = max(len(e.response) for e in examples)
     ids = torch.zeros(len(examples), longest, dtype=torch.long)
@@ -91,4 +105,26 @@ def inputs(examples: Sequence[Example], device: torch.device) -> Inputs:
         real[row, answer - size :] = True
         begun[row, answer - size :] = torch.arange(size)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return Inputs(*(t.to(device) for t in (ids, mask, positions, labels, real, begun)))
+    batch = Inputs(ids, mask, positions, labels, real, begun)
+    return (batch if openings is None else _with_openings(batch, examples, openings)).to(device)
+
+
+def _with_openings(batch: Inputs, examples: Sequence[Example], openings: Openings) -> Inputs:
+    """The beginnings, in the places of an answer's first tokens; each sees the prompt and what it begins with."""
+    rows, longest = batch.ids.shape
+    inner, tree = openings.inner, openings.tree
+    prompts = torch.tensor([len(e.prompt) for e in examples])
+    tokens, depth = torch.as_tensor(tree.tokens), torch.as_tensor(tree.depth)
+    sees = torch.zeros(rows, longest + inner, longest + inner, dtype=torch.bool)
+    sees[:, :longest, :longest] = batch.mask.bool()[:, None] & torch.ones(longest, longest).tril().bool()
+    prompt = batch.mask.bool() & (batch.positions < prompts[:, None])
+    sees[:, longest:, :longest] = prompt[:, None]
+    sees[:, longest:, longest:] = torch.as_tensor(tree.mask)
+    # What fills a row must see something, or its softmax is no number.
+    sees |= torch.eye(longest + inner, dtype=torch.bool)
+    return batch._replace(
+        ids=torch.cat((batch.ids, tokens.expand(rows, -1)), 1),
+        mask=sees[:, None],
+        positions=torch.cat((batch.positions, prompts[:, None] + depth), 1),
+        openings=openings,
+    )

@@ -46,7 +46,10 @@ class HeldOut(NamedTuple):
 
 class FitData(NamedTuple):
     """``weights`` [n] of the examples sum to one; ``gamma`` and ``ess`` tell how they were tempered; ``prompts`` the
-    number that the examples belong to. ``digest`` hashes all of it."""
+    number that the examples belong to. ``digest`` hashes all of it.
+
+    ``avoided``: openings that the base law shuts out, which no example has; ``outside``: the mean over prompts of the
+    part of their estimates that has one, and that no adapter on top of this base can draw."""
 
     examples: tuple[Example, ...]
     weights: FloatArray
@@ -55,6 +58,8 @@ class FitData(NamedTuple):
     prompts: int
     held_out: HeldOut
     digest: str
+    avoided: tuple[Ids, ...] = ()
+    outside: float = 0.0
 
 
 def split_prompts(prompts: Sequence[Prompt], share: float, seed: int) -> frozenset[str]:
@@ -87,11 +92,14 @@ def fit_data(
     aside: frozenset[str],
     read: Callable[[Prompt], Ids],
     ess: float,
+    avoided: tuple[Ids, ...] = (),
 ) -> FitData:
-    """Examples from the hits of all prompts that have any. ``read``: what the base law reads before it answers.
+    """Examples from the hits of all prompts that have any. ``read``: what the base law reads before it answers;
+    ``avoided``: the openings that it shuts out. Hits that begin so are left out.
 
     Errors: InputError where the prompts to fit to, or those kept aside, have no hits.
     """
+    whole, hits = hits, {i: _without(h, avoided) for i, h in hits.items()}
     fitted = [h for i, h in hits.items() if i not in aside and len(h.tokens)]
     held = [h for i, h in hits.items() if i in aside and len(h.tokens)]
     if not fitted or not held:
@@ -118,7 +126,21 @@ def fit_data(
         prompts=len(fitted),
         held_out=aside_data,
         digest=_digest(examples, flat, aside_data),
+        avoided=avoided,
+        outside=float(np.mean([1.0 - _mass(hits[i]) / _mass(h) for i, h in whole.items()])),
     )
+
+
+def _without(hits: PromptHits, avoided: tuple[Ids, ...]) -> PromptHits:
+    begun = [any(tuple(t[: len(o)].tolist()) == o for o in avoided) for t in hits.tokens]
+    kept = np.flatnonzero(~np.array(begun, dtype=np.bool_))
+    return hits._replace(
+        tokens=[hits.tokens[i] for i in kept], log_parts=hits.log_parts[kept], log_p=hits.log_p[kept]
+    )
+
+
+def _mass(hits: PromptHits) -> float:
+    return float(np.exp(hits.log_parts).sum())
 
 
 def _examples(hits: PromptHits, read: Callable[[Prompt], Ids]) -> list[Example]:

@@ -21,6 +21,7 @@ from tailrisk.errors import ModelError
 from tailrisk.records import FloatArray
 from tailrisk.seeds import derive_seed
 from tailrisk.store.atomic import write_json_atomic
+from tailrisk.training.avoided import openings_of
 from tailrisk.training.backends import Backend
 from tailrisk.training.lorabatches import Inputs, epoch_steps, inputs
 from tailrisk.training.loradata import Example, FitData
@@ -95,6 +96,7 @@ class Fit:
         self._identity = dict(identity or {})
         self._after_epoch = after_epoch
         self._device = next(model.parameters()).device
+        self._openings = openings_of(data.avoided)
         self._epochs: list[Epoch] = []
         self._best: State = {}
 
@@ -143,6 +145,7 @@ class Fit:
                     temperature=self._temperature,
                     kl=settings.kl,
                     kl_after=settings.kl_after,
+                    openings=self._openings,
                 )
                 self._backend.backward(value, last=place == len(step[rank]) - 1)
                 loss += float(value.detach())
@@ -192,7 +195,7 @@ class Fit:
         return self._data.held_out.divergences(log_q)
 
     def _log_probs(self, examples: list[Example]) -> FloatArray:
-        batch = inputs(examples, self._device)
+        batch = inputs(examples, self._device, self._openings)
         laws = log_laws(self._forward(batch), self._temperature)
         return answer_log_probs(laws, batch).double().cpu().numpy()
 

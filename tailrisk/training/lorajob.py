@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tailrisk import __version__
 from tailrisk.config import Config
 from tailrisk.errors import ConfigError
+from tailrisk.models.avoid import prefix_free
 from tailrisk.models.engine import View
 from tailrisk.models.loading import load_tokenizer, resolve_model
-from tailrisk.models.tokens import render_prompt
+from tailrisk.models.tokens import opening_ids, render_prompt
 from tailrisk.proposalconfig import (
     ChangeProposal,
+    CombinedProposal,
     LoraChange,
     LoraProposal,
+    PrefixProposal,
     ProposalConfig,
     SystemPromptChange,
 )
 from tailrisk.proposals import load_target
-from tailrisk.proposals.changes import changed_law
+from tailrisk.proposals.changes import changed_view
 from tailrisk.records import Prompt
 from tailrisk.training.backends import open_backend
 from tailrisk.training.loradata import FitData, Ids
@@ -61,24 +64,32 @@ class FitJob(NamedTuple):
         }
 
 
-def base_of(config: Config) -> ChangeProposal | None:
+def base_of(config: Config) -> CombinedProposal | None:
     """The proposal that the adapter is added to; None for the target itself.
 
-    Errors: ConfigError for a name that is no proposal, or is one that is no change of the target.
+    Errors: ConfigError for a name that is no proposal, or is one that no adapter can be added to.
     """
     name = config.training.base
     if name == "target":
         return None
     for proposal in config.proposals:
         if proposal.name == name:
-            if isinstance(proposal, ChangeProposal):
-                return proposal
+            if _can_be_base(proposal):
+                return proposal  # pyright: ignore[reportReturnType]
             raise ConfigError(
-                f"training.base: {name!r} is a {proposal.kind}, and an adapter is added to the target or to a change "
-                "of it; name a system_prompt, lora, ablation or vector, or leave base out"
+                f"training.base: {name!r} is a {proposal.kind}, and an adapter is added to the target, to a change of "
+                "it, or to a prefix with 'avoid'; name a system_prompt, lora, ablation or vector, or such a prefix, or "
+                "leave base out"
             )
-    known = ", ".join(["target", *(p.name for p in config.proposals if isinstance(p, ChangeProposal))])
+    known = ", ".join(["target", *(p.name for p in config.proposals if _can_be_base(p))])
     raise ConfigError(f"training.base: there is no proposal {name!r}; known: {known}")
+
+
+def _can_be_base(proposal: ProposalConfig) -> bool:
+    # Of answers that all begin alike an adapter learns nothing about those that harm otherwise.
+    if isinstance(proposal, PrefixProposal):
+        return proposal.avoid is not None
+    return isinstance(proposal, ChangeProposal)
 
 
 def learned_proposal(config: Config, name: str, adapter: str) -> ProposalConfig:
@@ -113,6 +124,15 @@ def reader(config: Config) -> Callable[[Prompt], Ids]:
     return lambda prompt: render_prompt(tokenizer, prompt, system)
 
 
+def avoided(config: Config) -> tuple[Ids, ...]:
+    """The openings that the base law shuts out."""
+    base = base_of(config)
+    if not isinstance(base, PrefixProposal) or base.avoid is None:
+        return ()
+    tokenizer = load_tokenizer(resolve_model(config.target.model, config.base))
+    return prefix_free(opening_ids(tokenizer, text) for text in base.avoid)
+
+
 def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
     """Loads the model, fits, and has the first process write the adapter. Errors: ConfigError, ModelError."""
     settings, target = settings_of(job.config), job.config.target
@@ -142,7 +162,7 @@ def base_view(config: Config) -> View:
     """The law that the adapter is added to, its model loaded."""
     context = load_target(config)
     base = base_of(config)
-    return context.view if base is None else changed_law(base, context).view
+    return context.view if base is None else changed_view(base, context)
 
 
 def card(job: FitJob, fitted: Fitted) -> Mapping[str, Any]:
@@ -163,6 +183,7 @@ def card(job: FitJob, fitted: Fitted) -> Mapping[str, Any]:
             "ess": data.ess,
             "held_out_examples": len(data.held_out.examples),
             "held_out_prompts": len(data.held_out.log_estimate),
+            "outside": data.outside,
         },
         "divergence": {"before": fitted.before, "after": fitted.after, "epoch": fitted.best},
         "epochs": [epoch._asdict() for epoch in fitted.epochs],

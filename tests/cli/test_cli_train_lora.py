@@ -266,7 +266,14 @@ def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
     ("changes", "message"),
     [
         ({"training": {"base": "nobody"}}, "there is no proposal 'nobody'; known: target"),
-        ({"training": {"base": "opened"}}, "'opened' is a prefix"),
+        ({"training": {"base": "opened"}}, "'opened' is a prefix, and an adapter is added to"),
+        (
+            {
+                "training": {"base": "nobody"},
+                "proposals": [{"name": "shut", "kind": "prefix", "avoid": ["w0"]}],
+            },
+            "there is no proposal 'nobody'; known: target, shut",
+        ),
         ({"training": {"workers": 2}}, "need the backend"),
         (
             {"training": {"backend": "deepspeed", "workers": 2, "deepspeed": "judge.py"}},

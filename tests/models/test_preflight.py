@@ -42,7 +42,12 @@ ALL = [
     {"name": "writes", "kind": "ablation", "direction": "direction.safetensors", "form": "writes"},
     {"name": "steered", "kind": "vector", "vector": "table.pt", "layers": [-1], "tokens": "response"},
     {"name": "opening", "kind": "prefix", "text": "w5 w6"},
-    {"name": "shut", "kind": "prefix", "avoid": ["w5", "w7 w8"]},
+    {
+        "name": "shut",
+        "kind": "prefix",
+        "avoid": ["w5", "w7 w8"],
+        "also": [{"kind": "lora", "adapter": "adapter", "added": True}],
+    },
     {"name": "second", "kind": "checkpoint", "model": "checkpoint"},
 ]
 
@@ -64,13 +69,14 @@ def config(
 def test_a_sound_configuration_gives_all_digests(home: Path) -> None:
     found = check(config(home, *ALL, adapter="adapter", system_prompt="w9"), PROMPTS)
     assert set(found.models) == {"target", "second"}
-    assert set(found.adapters) == {"target", "other"}
+    assert set(found.adapters) == {"target", "other", "shut.also.0"}
+    assert found.adapters["shut.also.0"] == found.adapters["target"]
     assert set(found.directions) == {"ablation", "writes", "steered"}
     assert found.directions["ablation"] == found.directions["writes"]
     assert set(found.prompts) == {"p0", "p1"}
     digests = [
         *found.models.values(),
-        *found.adapters.values(),
+        *(d for name, d in found.adapters.items() if name != "shut.also.0"),
         *found.directions.values(),
         *found.prompts.values(),
     ]

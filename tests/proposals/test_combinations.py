@@ -133,7 +133,7 @@ def test_fingerprints_follow_every_part(base: Path) -> None:
         (both(TOLD, {"kind": "prefix", "text": "x"}), "'prefix' .* does not match any"),
         (both(TOLD, {**HALF, "mix": 0.5}), "Extra inputs"),
         (both(TOLD, both(HALF, ABLATED)), "Extra inputs"),
-        (both({"kind": "prefix", "text": "x"}, HALF), "Extra inputs"),
+        (both({"kind": "prefix", "text": "x"}, TOLD, TOLD), "a second system prompt"),
         (both({"kind": "checkpoint", "model": "x"}, HALF), "Extra inputs"),
         ({**STEERED, "layers": []}, "at least 1"),
         ({**STEERED, "layers": [1, 1]}, "a layer is given twice"),

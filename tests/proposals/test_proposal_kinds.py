@@ -61,6 +61,15 @@ CASES = {
     "prefix": {"kind": "prefix", "text": "w1"},
     "prefix_long": {"kind": "prefix", "text": "w1 w2"},
     "avoid": {"kind": "prefix", "avoid": ["w0 w3", "w2"]},
+    "prefix_of_another": {"kind": "prefix", "text": "w1", "also": [{"kind": "system_prompt", "text": "w4"}]},
+    "avoid_and_more": {
+        "kind": "prefix",
+        "avoid": ["w0 w3", "w2"],
+        "also": [
+            {"kind": "system_prompt", "text": "w4"},
+            {"kind": "lora", "adapter": "other", "scale": 0.4, "added": True},
+        ],
+    },
     "checkpoint": {"kind": "checkpoint", "model": "sibling"},
     "mixed": {"kind": "checkpoint", "model": "sibling", "mix": 0.3},
     "mixed_then_target": {"kind": "system_prompt", "text": "w4", "mix": 0.6, "switch": 1},
@@ -114,7 +123,16 @@ def test_kind(base: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["avoid", "prefix", "mixed", "switch", "vector_prompt", "vector_response", "vector_and_more"],
+    [
+        "avoid",
+        "avoid_and_more",
+        "prefix",
+        "mixed",
+        "switch",
+        "vector_prompt",
+        "vector_response",
+        "vector_and_more",
+    ],
 )
 def test_kind_under_a_temperature_in_float64(base: Path, name: str) -> None:
     laws = build(base, [{"name": name, **CASES[name]}], dtype="float64", temperature=0.7)
@@ -172,6 +190,20 @@ def test_prefix_is_the_target_divided_by_the_openings_probability(base: Path) ->
         want = np.log(p[inside] / p[inside].sum())
         assert np.allclose(log_q[inside, column], want, atol=1e-5)
         assert np.isneginf(log_q[~inside, column]).all()
+
+
+def test_prefix_of_a_changed_law_is_that_law_divided(base: Path) -> None:
+    cases = CASES["prefix_of_another"], CASES["avoid_and_more"]
+    changed = [{**case["also"][0], "also": case["also"][1:]} for case in cases]
+    laws = build(base, [{"name": f"p{i}", **case} for i, case in enumerate((*cases, *changed))])
+    everything = list(responses(8, 3, (EOS,)))
+    log_q = laws.log_prob(prompt(), everything)
+    for column, whole in ((1, 3), (2, 4)):
+        inside = np.isfinite(log_q[:, column])
+        assert 0 < inside.sum() < len(everything)
+        q = np.exp(log_q[:, whole])
+        assert np.allclose(log_q[inside, column], np.log(q[inside] / q[inside].sum()), atol=1e-5)
+    assert not np.allclose(log_q[:, 0], log_q[:, 4], atol=0.01)
 
 
 def test_fingerprints_tell_laws_apart_and_are_stable(base: Path) -> None:

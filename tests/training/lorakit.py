@@ -40,6 +40,7 @@ TEXTS = (
     "w5 w1",
     "w4 w0 w2",
 )
+Openings = tuple[tuple[int, ...], ...]
 PROMPTS = [prompt(text, f"p{i}") for i, text in enumerate(TEXTS)]
 ASIDE = frozenset({"p9", "p10", "p11"})
 
@@ -62,17 +63,22 @@ def all_hits(context: Context, most: int | None = None) -> Mapping[str, PromptHi
     return found
 
 
-def exact_divergence(context: Context, view: View, asked: Prompt) -> float:
-    """KL(q*||q) of one prompt by enumeration."""
+def exact_divergence(context: Context, view: View, asked: Prompt, avoided: Openings = ()) -> float:
+    """KL(q*||q) of one prompt by enumeration, of both laws given that none of ``avoided`` is begun with."""
     p, q = law_of(context, context.view, asked), law_of(context, view, asked)
-    harm = [y for y in p if harmful_ids(y, words(VOCAB))]
-    mu = sum(p[y] for y in harm)
-    return float(sum(p[y] / mu * np.log(p[y] / mu / q[y]) for y in harm))
+    allowed = [y for y in p if not any(y[: len(o)] == o for o in avoided)]
+    harm = [y for y in allowed if harmful_ids(y, words(VOCAB))]
+    mu, room = sum(p[y] for y in harm), sum(q[y] for y in allowed)
+    return float(sum(p[y] / mu * np.log(p[y] / mu / (q[y] / room)) for y in harm))
 
 
-def data_of(context: Context, most: int | None = None) -> FitData:
+def data_of(context: Context, most: int | None = None, avoided: Openings = ()) -> FitData:
     return fit_data(
-        all_hits(context, most), ASIDE, lambda asked: render_prompt(context.tokenizer, asked, None), 1.0
+        all_hits(context, most),
+        ASIDE,
+        lambda asked: render_prompt(context.tokenizer, asked, None),
+        1.0,
+        avoided,
     )
 
 

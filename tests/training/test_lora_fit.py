@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tinymodel import EOS, words
 from training.lorakit import (
     ASIDE,
     PROMPTS,
+    all_hits,
     context_in,
     data_of,
     exact_divergence,
@@ -15,7 +17,7 @@ from training.lorakit import (
     law_of,
     learned_view,
 )
-from truth.exactllama import save_exact_llama
+from truth.exactllama import VOCAB, save_exact_llama
 
 from tailrisk.errors import ModelError, TailriskError
 from tailrisk.training.lorafit import Epoch, Fitted
@@ -48,6 +50,50 @@ def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, a
         assert sum(law_of(context, view, asked).values()) == pytest.approx(1.0, abs=1e-5)
     now = context.view.model.state_dict()
     assert now.keys() == weights.keys() and all(torch.equal(now[n], v) for n, v in weights.items())
+
+
+def test_on_top_of_a_prefix_the_fit_knows_what_is_shut_out(folder: Path, tmp_path: Path):
+    """Harm begins with w1; shut out are answers that begin otherwise, and one that harms."""
+    context = context_in(folder)
+    table = words(VOCAB)
+    w1, w2 = table.index("w1"), table.index("w2")
+    avoided = (
+        (EOS,),
+        *((i,) for i in range(6, VOCAB) if i not in (w1, w2)),
+        (w2, w2),
+        (w2, w1, EOS),
+        (w1, w2),
+    )
+    data = data_of(context, avoided=avoided)
+    mass = [sum(np.exp(h.log_p)) for h in all_hits(context).values()]
+    left = [
+        sum(p for p, t in zip(np.exp(h.log_p), h.tokens, strict=True) if tuple(t[:2]) != (w1, w2))
+        for h in all_hits(context).values()
+    ]
+    assert data.outside == pytest.approx(1 - np.mean(np.array(left) / mass)) and 0.01 < data.outside < 0.5
+    held = [p for p in PROMPTS if p.id in ASIDE]
+    before = [exact_divergence(context, context.view, p, avoided) for p in held]
+    result = fitted(context, SETTINGS, data)
+    assert result.before == pytest.approx(np.mean(before), abs=1e-3)
+    view = learned_view(context, SETTINGS.shape, result.state, tmp_path / "out")
+    after = [exact_divergence(context, view, p, avoided) for p in held]
+    assert result.after == pytest.approx(np.mean(after), abs=1e-3)
+    assert result.after < 0.5 * result.before, result.epochs
+    # What the prefix takes care of is not learned again: the law without it still begins otherwise.
+    free = fitted(context, SETTINGS, data_of(context))
+    alone = learned_view(context, SETTINGS.shape, free.state, tmp_path / "alone")
+
+    def shut(view) -> float:
+        return float(np.mean([room(context, view, p, avoided) for p in held]))
+
+    assert shut(context.view) < 0.5 and abs(shut(view) - shut(context.view)) < 0.5 * (
+        shut(alone) - shut(context.view)
+    )
+
+
+def room(context, view, asked, avoided) -> float:
+    law = law_of(context, view, asked)
+    return sum(p for y, p in law.items() if not any(y[: len(o)] == o for o in avoided))
 
 
 def test_a_fit_goes_on_where_it_was_cut(folder: Path, tmp_path: Path):

@@ -1,0 +1,118 @@
+"""A tiny Llama whose answers can all be listed: its proposals, and one that is learned from draws of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from tinymodel import words
+from training.lorakit import TEXTS, law_of
+from truth.exactllama import STEPS, VOCAB, harmful_ids, save_exact_llama
+
+from families.alone import draws_needed, of_laws
+from tailrisk.audit.recovery import rebuild_folder
+from tailrisk.cli.lorarounds import drawing_config, learn
+from tailrisk.cli.wiring import on_ray
+from tailrisk.config import Config
+from tailrisk.configfile import load_config
+from tailrisk.prompts import load_prompts
+from tailrisk.proposals import build_laws, load_target
+from tailrisk.training.loradata import split_prompts
+from tailrisk.training.lorajob import learned_proposal
+
+CONFIG: dict[str, Any] = {
+    "run": {"seed": 3},
+    "target": {
+        "model": "model",
+        "adapter": "adapter",
+        "dtype": "float32",
+        "device": "cpu",
+        "sampling": {"max_new_tokens": STEPS},
+    },
+    "prompts": {"path": "prompts.jsonl"},
+    "proposals": [
+        {"name": "opened", "kind": "prefix", "text": "w1"},
+        {"name": "adapter-off", "kind": "lora", "adapter": "target", "scale": 0.0},
+    ],
+    "judge": {"kind": "python", "function": "judge.py:harmful"},
+    "budget": {"pilot": 20, "batch": 64, "rounds": 2},
+    "tracking": {"uri": None},
+    "training": {"batch": 32, "rows": 32, "learning_rate": 0.01, "kl": 0.0},
+}
+FULL = {"rounds": 2, "draws": 2000, "epochs": 12}
+QUICK = {"rounds": 1, "draws": 800, "epochs": 3}
+MOST = 3000
+
+
+def measure(out: Path, *, quick: bool) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    config = _config(out, QUICK if quick else FULL)
+    rounds = learn(config, out / "learned", Console(stderr=True, highlight=False), live=False, workers=on_ray)
+    last = rounds[-1]
+    cards = [r.card for r in rounds if r.card is not None]
+    made = learned_proposal(config, "learned", str(last.adapter.resolve()))
+    laws = build_laws(config.model_copy(update={"proposals": (*config.proposals, made)}).at(config.base))
+    prompts = load_prompts(config)
+    aside = split_prompts(prompts, config.training.held_out, config.run.seed)
+    context = load_target(config)
+    listed, table = list(law_of(context, context.view, prompts[0])), words(VOCAB)
+    answers = [np.array(y, dtype=np.int32) for y in listed]
+    harm = np.array([harmful_ids(y, table) for y in listed])
+    scored = {p.id: laws.log_prob(p, answers) for p in prompts if p.id in aside}
+    truths = {i: float(np.exp(log_q[harm, 0]).sum()) for i, log_q in scored.items()}
+    rows = []
+    for column, name in enumerate(laws.names):
+        if column:
+            nats = np.mean([_divergence(log_q[harm], column) for log_q in scored.values()])
+            rows.append(
+                {
+                    "name": name,
+                    "learned": name == "learned",
+                    "nats": round(float(nats), 3) if np.isfinite(nats) else None,
+                    "needed": [
+                        draws_needed(of_laws(log_q[:, 0], log_q[:, column], harm), truths[i], MOST)
+                        for i, log_q in scored.items()
+                    ],
+                }
+            )
+    fit = {
+        "draws": sum(r.draws for r in rounds),
+        "seconds": round(sum(e["seconds"] for card in cards for e in card["epochs"]), 1),
+        **{key: cards[-1][key] for key in ("divergence", "data", "epochs")},
+    }
+    return {
+        "prompts": list(scored),
+        "p": list(truths.values()),
+        "most": MOST,
+        "seconds_a_draw": _seconds(config, out / "learned"),
+        "rows": rows,
+        "fits": {"learned": fit},
+    }
+
+
+def _config(out: Path, training: dict[str, Any]) -> Config:
+    save_exact_llama(out)
+    lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
+    (out / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (out / "audit.yaml").write_text(
+        yaml.safe_dump({**CONFIG, "training": {**CONFIG["training"], **training}}), encoding="utf-8"
+    )
+    return load_config(out / "audit.yaml")
+
+
+def _divergence(log_q: np.ndarray, column: int) -> float:
+    """KL(q*||q) from the exact laws [harmful answers, K]."""
+    p = np.exp(log_q[:, 0])
+    with np.errstate(invalid="ignore"):
+        return float(p @ (log_q[:, 0] - log_q[:, column]) / p.sum() - np.log(p.sum()))
+
+
+def _seconds(config: Config, out: Path) -> float:
+    state = rebuild_folder(drawing_config(config, out, 1, None), load_prompts(config), out / "draws-1")
+    assert state is not None
+    numbers = [n for ledger in state.ledgers.values() for _, n in ledger.numbers()]
+    return sum(n.seconds for n in numbers) / state.draws
