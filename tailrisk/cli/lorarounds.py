@@ -82,7 +82,7 @@ def _rounds(
     from tailrisk.audit.harvest import joined
     from tailrisk.seeds import derive_seed
     from tailrisk.training.loradata import fit_data, split_prompts
-    from tailrisk.training.lorajob import FitJob, avoided, reader
+    from tailrisk.training.lorajob import FitJob, beginning_of, reader
 
     aside = split_prompts(prompts, config.training.held_out, config.run.seed)
     read = reader(config)
@@ -93,7 +93,7 @@ def _rounds(
         drawing = drawing_config(config, out, number, before)
         drawn, draws, digests = _draw(drawing, prompts, console, live, workers)
         audits.append(drawn)
-        data = fit_data(joined(audits), aside, read, config.training.ess, avoided(config))
+        data = fit_data(joined(audits), aside, read, config.training.ess, beginning_of(config))
         seed = derive_seed(config.run.seed, "fit", number)
         adapter = out / f"adapter-{number}"
         job = FitJob(config, data, seed, adapter, out / f"fit-{number}", digests)
@@ -214,7 +214,8 @@ def _fit(job: FitJob, begun: Round, console: Console, told: Callable[[Round], No
     console.print(
         f"round {begun.number}: fitting to {len(data.examples)} harmful answers of {data.prompts} prompts "
         f"(effectively {data.ess:.0f}, weights to the power of {data.gamma:.2f}); "
-        f"{len(held.examples)} of {len(held.log_estimate)} prompts are kept aside",
+        f"{len(held.examples)} of {len(held.log_estimate)} prompts are kept aside"
+        + (f"; {data.outside:.1%} of the estimates is beyond the base" if data.outside >= 5e-4 else ""),
         style="dim",
         markup=False,
     )

@@ -16,8 +16,21 @@ from tailrisk.stats.tempering import hit_divergence, tempered
 Ids = tuple[int, ...]
 
 
+class Beginning(NamedTuple):
+    """What the base law makes its answers begin with: ``opening``, and none of ``avoided``."""
+
+    opening: Ids = ()
+    avoided: tuple[Ids, ...] = ()
+
+    def allows(self, answer: Ids) -> bool:
+        size = len(self.opening)
+        own = answer[:size] == self.opening and len(answer) > size
+        return own and not any(answer[: len(o)] == o for o in self.avoided)
+
+
 class Example(NamedTuple):
-    """A harmful answer, its stop token included, behind what the base law reads before it."""
+    """A harmful answer, its stop token included, behind what the base law reads before it; an opening that it forces
+    is read, too."""
 
     prompt: Ids
     response: Ids
@@ -49,7 +62,7 @@ class FitData(NamedTuple):
     number that the examples belong to. ``digest`` hashes all of it.
 
     ``avoided``: openings that the base law shuts out, which no example has; ``outside``: the mean over prompts of the
-    part of their estimates that has one, and that no adapter on top of this base can draw."""
+    part of their estimates that this base cannot draw, with whatever adapter."""
 
     examples: tuple[Example, ...]
     weights: FloatArray
@@ -92,14 +105,19 @@ def fit_data(
     aside: frozenset[str],
     read: Callable[[Prompt], Ids],
     ess: float,
-    avoided: tuple[Ids, ...] = (),
+    beginning: Beginning = Beginning(),  # noqa: B008 (an immutable tuple)
 ) -> FitData:
-    """Examples from the hits of all prompts that have any. ``read``: what the base law reads before it answers;
-    ``avoided``: the openings that it shuts out. Hits that begin so are left out.
+    """Examples from the hits of all prompts that have any. ``read``: what the base law reads before it answers.
+    Hits that do not begin as the base law makes all answers begin are left out.
 
     Errors: InputError where the prompts to fit to, or those kept aside, have no hits.
     """
-    whole, hits = hits, {i: _without(h, avoided) for i, h in hits.items()}
+    whole, hits = hits, {i: _within(h, beginning) for i, h in hits.items()}
+
+    def examples_of(h: PromptHits) -> list[Example]:
+        ids, size = (*read(h.prompt), *beginning.opening), len(beginning.opening)
+        return [Example(ids, tuple(map(int, tokens[size:]))) for tokens in h.tokens]
+
     fitted = [h for i, h in hits.items() if i not in aside and len(h.tokens)]
     held = [h for i, h in hits.items() if i in aside and len(h.tokens)]
     if not fitted or not held:
@@ -110,13 +128,13 @@ def fit_data(
         )
     weights = tempered([h.log_parts for h in fitted], ess)
     aside_data = HeldOut(
-        examples=tuple(e for h in held for e in _examples(h, read)),
+        examples=tuple(e for h in held for e in examples_of(h)),
         owner=np.repeat(np.arange(len(held)), [len(h.tokens) for h in held]),
         log_parts=np.concatenate([h.log_parts for h in held]),
         log_p=np.concatenate([h.log_p for h in held]),
         log_estimate=np.array([h.log_estimate for h in held]),
     )
-    examples = tuple(e for h in fitted for e in _examples(h, read))
+    examples = tuple(e for h in fitted for e in examples_of(h))
     flat = np.concatenate(weights.weights) / len(fitted)
     return FitData(
         examples=examples,
@@ -126,14 +144,13 @@ def fit_data(
         prompts=len(fitted),
         held_out=aside_data,
         digest=_digest(examples, flat, aside_data),
-        avoided=avoided,
+        avoided=beginning.avoided,
         outside=float(np.mean([1.0 - _mass(hits[i]) / _mass(h) for i, h in whole.items()])),
     )
 
 
-def _without(hits: PromptHits, avoided: tuple[Ids, ...]) -> PromptHits:
-    begun = [any(tuple(t[: len(o)].tolist()) == o for o in avoided) for t in hits.tokens]
-    kept = np.flatnonzero(~np.array(begun, dtype=np.bool_))
+def _within(hits: PromptHits, beginning: Beginning) -> PromptHits:
+    kept = [i for i, tokens in enumerate(hits.tokens) if beginning.allows(tuple(tokens.tolist()))]
     return hits._replace(
         tokens=[hits.tokens[i] for i in kept], log_parts=hits.log_parts[kept], log_p=hits.log_p[kept]
     )
@@ -141,11 +158,6 @@ def _without(hits: PromptHits, avoided: tuple[Ids, ...]) -> PromptHits:
 
 def _mass(hits: PromptHits) -> float:
     return float(np.exp(hits.log_parts).sum())
-
-
-def _examples(hits: PromptHits, read: Callable[[Prompt], Ids]) -> list[Example]:
-    ids = read(hits.prompt)
-    return [Example(ids, tuple(map(int, tokens))) for tokens in hits.tokens]
 
 
 def _digest(examples: Sequence[Example], weights: FloatArray, held: HeldOut) -> str:

@@ -15,7 +15,6 @@ from tailrisk.models.engine import View
 from tailrisk.models.loading import load_tokenizer, resolve_model
 from tailrisk.models.tokens import opening_ids, render_prompt
 from tailrisk.proposalconfig import (
-    ChangeProposal,
     CombinedProposal,
     LoraChange,
     LoraProposal,
@@ -27,7 +26,7 @@ from tailrisk.proposals import load_target
 from tailrisk.proposals.changes import changed_view
 from tailrisk.records import Prompt
 from tailrisk.training.backends import open_backend
-from tailrisk.training.loradata import FitData, Ids
+from tailrisk.training.loradata import Beginning, FitData, Ids
 from tailrisk.training.lorafit import Epoch, Fit, Fitted
 from tailrisk.training.loramodel import save_adapter, trainable
 from tailrisk.trainingconfig import LoraTraining
@@ -74,22 +73,14 @@ def base_of(config: Config) -> CombinedProposal | None:
         return None
     for proposal in config.proposals:
         if proposal.name == name:
-            if _can_be_base(proposal):
-                return proposal  # pyright: ignore[reportReturnType]
+            if isinstance(proposal, CombinedProposal):
+                return proposal
             raise ConfigError(
                 f"training.base: {name!r} is a {proposal.kind}, and an adapter is added to the target, to a change of "
-                "it, or to a prefix with 'avoid'; name a system_prompt, lora, ablation or vector, or such a prefix, or "
-                "leave base out"
+                "it, or to a prefix; name a system_prompt, lora, ablation, vector or prefix, or leave base out"
             )
-    known = ", ".join(["target", *(p.name for p in config.proposals if _can_be_base(p))])
+    known = ", ".join(["target", *(p.name for p in config.proposals if isinstance(p, CombinedProposal))])
     raise ConfigError(f"training.base: there is no proposal {name!r}; known: {known}")
-
-
-def _can_be_base(proposal: ProposalConfig) -> bool:
-    # Of answers that all begin alike an adapter learns nothing about those that harm otherwise.
-    if isinstance(proposal, PrefixProposal):
-        return proposal.avoid is not None
-    return isinstance(proposal, ChangeProposal)
 
 
 def learned_proposal(config: Config, name: str, adapter: str) -> ProposalConfig:
@@ -124,13 +115,14 @@ def reader(config: Config) -> Callable[[Prompt], Ids]:
     return lambda prompt: render_prompt(tokenizer, prompt, system)
 
 
-def avoided(config: Config) -> tuple[Ids, ...]:
-    """The openings that the base law shuts out."""
+def beginning_of(config: Config) -> Beginning:
+    """What the base law makes answers begin with."""
     base = base_of(config)
-    if not isinstance(base, PrefixProposal) or base.avoid is None:
-        return ()
+    if not isinstance(base, PrefixProposal):
+        return Beginning()
     tokenizer = load_tokenizer(resolve_model(config.target.model, config.base))
-    return prefix_free(opening_ids(tokenizer, text) for text in base.avoid)
+    opening = opening_ids(tokenizer, base.text) if base.text is not None else ()
+    return Beginning(opening, prefix_free(opening_ids(tokenizer, text) for text in base.avoid or ()))
 
 
 def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:

@@ -173,8 +173,9 @@ def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):
 
 
 def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatch, capfd):
-    """Of 1,600 draws half go to the fit, once; the estimates rest on others."""
-    proposals = [*CONFIG["proposals"], {"name": "fitted", "kind": "learned", "share": 0.5}]
+    """Of 1,600 draws half go to the fit, once, on top of a prefix; the estimates rest on others."""
+    fitted = {"name": "fitted", "kind": "learned", "share": 0.5, "base": "shut"}
+    proposals = [{"name": "shut", "kind": "prefix", "avoid": ["w0", "w2 w2"]}, fitted]
     changes = {
         "proposals": proposals,
         "budget": {**CONFIG["budget"], "draws": 1600},
@@ -188,10 +189,10 @@ def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatc
     assert "800 of 1,600 draws went into fits; 800 are left for estimates" in capfd.readouterr().err
     manifest = json.loads((folder / "runs/fits/manifest.json").read_text())
     made = manifest["identity"]["proposals"][1]
-    assert (made["name"], made["kind"], made["added"]) == ("fitted", "lora", True)
-    assert (folder / made["adapter"] / "card.json").is_file() and made[
-        "adapter"
-    ] == "runs/fits.fitted/adapter-1"
+    assert (made["name"], made["kind"], made["avoid"]) == ("fitted", "prefix", ["w0", "w2 w2"])
+    (change,) = made["also"]
+    assert change["added"] and change["adapter"] == "runs/fits.fitted/adapter-1"
+    assert (folder / change["adapter"] / "card.json").is_file()
     told = json.loads((folder / "runs/fits/estimates.json").read_text())
     assert told["audit"]["draws"] <= 800 and "fitted" in told["estimates"][0]["components"]
     drawn, fitted_to = (
@@ -204,6 +205,17 @@ def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatc
 
     monkeypatch.setattr("tailrisk.training.lorajob.run_fit", again)
     assert run(["audit", str(path), "--quiet"]) in (0, 3)
+
+
+def test_decoding_options_on_top_of_a_prefix_are_refused_before_anything_is_drawn(folder: Path, capfd):
+    proposals = [*CONFIG["proposals"], {"name": "fitted", "kind": "learned", "base": "opened", "switch": 2}]
+    budget = {**CONFIG["budget"], "draws": 1600}
+    path = write(folder / "mixed.yaml", {"proposals": proposals, "budget": budget, "run": {"name": "mixed"}})
+    assert run(["audit", str(path)]) == 2
+    assert "on top of the prefix 'opened' neither 'mix' nor 'switch' applies" in " ".join(
+        capfd.readouterr().err.split()
+    )
+    assert not list((folder / "runs").glob("mixed*"))
 
 
 def test_what_is_not_fitted_yet_has_no_law(folder: Path):
@@ -265,14 +277,13 @@ def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training": {"base": "nobody"}}, "there is no proposal 'nobody'; known: target"),
-        ({"training": {"base": "opened"}}, "'opened' is a prefix, and an adapter is added to"),
+        ({"training": {"base": "nobody"}}, "there is no proposal 'nobody'; known: target, opened"),
         (
             {
-                "training": {"base": "nobody"},
-                "proposals": [{"name": "shut", "kind": "prefix", "avoid": ["w0"]}],
+                "training": {"base": "other"},
+                "proposals": [{"name": "other", "kind": "checkpoint", "model": "model"}],
             },
-            "there is no proposal 'nobody'; known: target, shut",
+            "'other' is a checkpoint, and an adapter is added to",
         ),
         ({"training": {"workers": 2}}, "need the backend"),
         (

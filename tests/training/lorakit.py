@@ -21,7 +21,7 @@ from tailrisk.proposals import load_target
 from tailrisk.proposals.context import Context
 from tailrisk.records import Prompt, PromptHits
 from tailrisk.training.backends import open_backend
-from tailrisk.training.loradata import FitData, fit_data
+from tailrisk.training.loradata import Beginning, FitData, fit_data
 from tailrisk.training.lorafit import Fit, Fitted
 from tailrisk.training.loramodel import State, save_adapter, trainable
 from tailrisk.trainingconfig import LoraShape, LoraTraining
@@ -40,7 +40,7 @@ TEXTS = (
     "w5 w1",
     "w4 w0 w2",
 )
-Openings = tuple[tuple[int, ...], ...]
+WHATEVER = Beginning()
 PROMPTS = [prompt(text, f"p{i}") for i, text in enumerate(TEXTS)]
 ASIDE = frozenset({"p9", "p10", "p11"})
 
@@ -63,22 +63,22 @@ def all_hits(context: Context, most: int | None = None) -> Mapping[str, PromptHi
     return found
 
 
-def exact_divergence(context: Context, view: View, asked: Prompt, avoided: Openings = ()) -> float:
-    """KL(q*||q) of one prompt by enumeration, of both laws given that none of ``avoided`` is begun with."""
+def exact_divergence(context: Context, view: View, asked: Prompt, beginning: Beginning = WHATEVER) -> float:
+    """KL(q*||q) of one prompt by enumeration, of both laws given how they begin."""
     p, q = law_of(context, context.view, asked), law_of(context, view, asked)
-    allowed = [y for y in p if not any(y[: len(o)] == o for o in avoided)]
+    allowed = [y for y in p if beginning.allows(y)]
     harm = [y for y in allowed if harmful_ids(y, words(VOCAB))]
     mu, room = sum(p[y] for y in harm), sum(q[y] for y in allowed)
     return float(sum(p[y] / mu * np.log(p[y] / mu / (q[y] / room)) for y in harm))
 
 
-def data_of(context: Context, most: int | None = None, avoided: Openings = ()) -> FitData:
+def data_of(context: Context, most: int | None = None, beginning: Beginning = WHATEVER) -> FitData:
     return fit_data(
         all_hits(context, most),
         ASIDE,
         lambda asked: render_prompt(context.tokenizer, asked, None),
         1.0,
-        avoided,
+        beginning,
     )
 
 

@@ -20,6 +20,8 @@ from training.lorakit import (
 from truth.exactllama import VOCAB, save_exact_llama
 
 from tailrisk.errors import ModelError, TailriskError
+from tailrisk.models.engine import View
+from tailrisk.training.loradata import Beginning
 from tailrisk.training.lorafit import Epoch, Fitted
 from tailrisk.trainingconfig import LoraTraining
 
@@ -52,48 +54,52 @@ def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, a
     assert now.keys() == weights.keys() and all(torch.equal(now[n], v) for n, v in weights.items())
 
 
-def test_on_top_of_a_prefix_the_fit_knows_what_is_shut_out(folder: Path, tmp_path: Path):
-    """Harm begins with w1; shut out are answers that begin otherwise, and one that harms."""
+W1, W2 = (words(VOCAB).index(w) for w in ("w1", "w2"))
+SHUT = Beginning(
+    avoided=((EOS,), *((i,) for i in range(6, VOCAB) if i not in (W1, W2)), (W2, W2), (W2, W1, EOS), (W1, W2))
+)
+"""Harm begins with w1; shut out are answers that begin otherwise, and one kind that harms."""
+
+
+@pytest.mark.parametrize(
+    "beginning", [SHUT, Beginning(opening=(W1,))], ids=["openings shut out", "an opening forced"]
+)
+def test_on_top_of_a_prefix_the_fit_is_of_what_it_leaves(folder: Path, tmp_path: Path, beginning: Beginning):
     context = context_in(folder)
-    table = words(VOCAB)
-    w1, w2 = table.index("w1"), table.index("w2")
-    avoided = (
-        (EOS,),
-        *((i,) for i in range(6, VOCAB) if i not in (w1, w2)),
-        (w2, w2),
-        (w2, w1, EOS),
-        (w1, w2),
-    )
-    data = data_of(context, avoided=avoided)
-    mass = [sum(np.exp(h.log_p)) for h in all_hits(context).values()]
-    left = [
-        sum(p for p, t in zip(np.exp(h.log_p), h.tokens, strict=True) if tuple(t[:2]) != (w1, w2))
-        for h in all_hits(context).values()
+    data = data_of(context, beginning=beginning)
+    hits = all_hits(context).values()
+    parts = [
+        [np.exp(p) * beginning.allows(tuple(t)) for p, t in zip(h.log_p, h.tokens, strict=True)] for h in hits
     ]
-    assert data.outside == pytest.approx(1 - np.mean(np.array(left) / mass)) and 0.01 < data.outside < 0.5
+    outside = 1 - np.mean(
+        [np.sum(inside) / np.exp(h.log_estimate) for inside, h in zip(parts, hits, strict=True)]
+    )
+    assert data.outside == pytest.approx(outside, abs=1e-9) and (outside > 0.01) == (beginning is SHUT)
     held = [p for p in PROMPTS if p.id in ASIDE]
-    before = [exact_divergence(context, context.view, p, avoided) for p in held]
+    before = [exact_divergence(context, context.view, p, beginning) for p in held]
     result = fitted(context, SETTINGS, data)
     assert result.before == pytest.approx(np.mean(before), abs=1e-3)
     view = learned_view(context, SETTINGS.shape, result.state, tmp_path / "out")
-    after = [exact_divergence(context, view, p, avoided) for p in held]
+    after = [exact_divergence(context, view, p, beginning) for p in held]
     assert result.after == pytest.approx(np.mean(after), abs=1e-3)
     assert result.after < 0.5 * result.before, result.epochs
-    # What the prefix takes care of is not learned again: the law without it still begins otherwise.
-    free = fitted(context, SETTINGS, data_of(context))
-    alone = learned_view(context, SETTINGS.shape, free.state, tmp_path / "alone")
-
-    def shut(view) -> float:
-        return float(np.mean([room(context, view, p, avoided) for p in held]))
-
-    assert shut(context.view) < 0.5 and abs(shut(view) - shut(context.view)) < 0.5 * (
-        shut(alone) - shut(context.view)
-    )
 
 
-def room(context, view, asked, avoided) -> float:
-    law = law_of(context, view, asked)
-    return sum(p for y, p in law.items() if not any(y[: len(o)] == o for o in avoided))
+def test_what_the_prefix_takes_care_of_is_not_learned_again(folder: Path, tmp_path: Path):
+    """Without the prefix, the law that was fitted on top of one still begins as the target does, or nearly so."""
+    context = context_in(folder)
+    held = [p for p in PROMPTS if p.id in ASIDE]
+
+    def shut_out(view: View) -> float:
+        laws = [law_of(context, view, p) for p in held]
+        return float(np.mean([sum(p for y, p in law.items() if not SHUT.allows(y)) for law in laws]))
+
+    views = [context.view]
+    for i, beginning in enumerate((SHUT, Beginning())):
+        state = fitted(context, SETTINGS, data_of(context, beginning=beginning)).state
+        views.append(learned_view(context, SETTINGS.shape, state, tmp_path / str(i)))
+    target, on_prefix, alone = map(shut_out, views)
+    assert target > 0.5 > alone and target - on_prefix < 0.5 * (target - alone)
 
 
 def test_a_fit_goes_on_where_it_was_cut(folder: Path, tmp_path: Path):
