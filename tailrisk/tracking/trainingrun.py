@@ -7,7 +7,7 @@ configuration it is, where that was tracked before.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrisk import __version__
@@ -69,7 +69,7 @@ def upload(config: Config, folder: Path, uri: str, record: TrainingRecord, endin
         there = logged_steps(client, run_id, key)
         log_metrics(client, run_id, [(key, step, v) for step, v in values.items() if step not in there])
     for done in record.rounds:
-        if done.adapter is not None and not client.list_artifacts(run_id, done.adapter.name):
+        if done.adapter is not None and not _is_there(client, run_id, done.adapter):
             client.log_artifacts(run_id, str(done.adapter), done.adapter.name)
     if ending == "FINISHED" and _REGISTERED not in run.data.tags:
         _register(client, config, run, record)
@@ -91,6 +91,12 @@ def _new_run(client: MlflowClient, config: Config, folder: Path, uri: str) -> An
     run = client.create_run(experiment, run_name=f"{config.run.name} lora", tags=tags)
     keep_id(folder / ID_FILE, run.info.run_id)
     return run
+
+
+def _is_there(client: MlflowClient, run_id: str, folder: Path) -> bool:
+    """Whether every file of a folder is there in its whole length: sending it may have ended in the middle."""
+    there = {(PurePosixPath(f.path).name, f.file_size) for f in client.list_artifacts(run_id, folder.name)}
+    return all((f.name, f.stat().st_size) in there for f in folder.iterdir())
 
 
 def _points(record: TrainingRecord) -> dict[str, dict[int, float]]:

@@ -53,7 +53,7 @@ class Trouble:
         """Whatever a server or its client does must not reach the work itself."""
         self._lasting = True
         reason = masked(" ".join(str(error).split()))
-        self.tell(f"{type(error).__name__}: {reason[:160]}")
+        self.tell(f"{type(error).__name__}: {_shortened(reason)}")
         logger.debug("tracking", exc_info=error)
 
     def tell(self, reason: str) -> None:
@@ -62,3 +62,11 @@ class Trouble:
             self._warn(
                 f"tracking: {reason}; {self._assurance}, and the same command run again sends what is missing"
             )
+
+
+def _shortened(reason: str, limit: int = 200) -> str:
+    """Without its middle: where MLflow's text is long, the address comes first and the cause last."""
+    if len(reason) <= limit:
+        return reason
+    half = limit // 2
+    return f"{reason[:half]} … {reason[-half:]}"

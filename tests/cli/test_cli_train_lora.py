@@ -14,14 +14,14 @@ from mlflow import MlflowClient
 from tinymodel import words
 from training.lorakit import PROMPTS, TEXTS, law_of
 from trainkit import check_help, check_refused
-from truth.exactllama import STEPS, VOCAB, audited, harmful_ids, save_exact_llama
+from truth.exactllama import STEPS, VOCAB, audited, harmful_ids, in_process, save_exact_llama
 from truth.tablelaws import audit_in_memory
 
 from tailrisk.audit.estimates import estimate_all
 from tailrisk.audit.harvest import effective, harvest, joined
 from tailrisk.audit.local import LocalExecutor
 from tailrisk.audit.recovery import rebuild_folder
-from tailrisk.cli import lorarounds, run
+from tailrisk.cli import lorarounds, run, wiring
 from tailrisk.cli.wiring import check
 from tailrisk.config import RunConfig
 from tailrisk.configfile import load_config
@@ -74,7 +74,11 @@ def write(path: Path, changes: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def learned(folder: Path) -> Path:
+    """What is learned after an audit by the same file: its MLflow run is the parent."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiring, "on_ray", in_process)
+        assert run(["audit", str(folder / "audit.yaml"), "--set", "budget.draws=300", "--quiet"]) in (0, 3)
     assert run(["train", "lora", str(folder / "audit.yaml"), "--out", str(folder / "out"), "--quiet"]) == 0
     return folder / "out"
 
@@ -144,17 +148,60 @@ def test_hits_are_parts_of_the_estimates(learned: Path, folder: Path):
         assert np.exp(found.log_estimate) == pytest.approx(weights @ own / weights.sum())
 
 
-def test_mlflow_has_it_all(learned: Path, folder: Path):
+def history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in client.get_metric_history(run_id, name)]
+
+
+def test_mlflow_has_the_audit_and_its_training_whole(learned: Path, folder: Path, tmp_path: Path):
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-    (run_,) = client.search_runs([client.get_experiment_by_name("tailrisk").experiment_id])
-    assert run_.info.run_name == "audit lora" and run_.info.status == "FINISHED"
-    card = json.loads((learned / "adapter-2" / "card.json").read_text())
-    curve = client.get_metric_history(run_.info.run_id, "round_2/divergence")
-    assert [(p.step, p.value) for p in curve] == [(e["number"], e["divergence"]) for e in card["epochs"]]
-    assert [p.step for p in client.get_metric_history(run_.info.run_id, "hits")] == [1, 2]
+    assert {e.name for e in client.search_experiments()} == {"Default", "tailrisk"}
+    experiment = client.get_experiment_by_name("tailrisk")
+    assert experiment is not None
+    audit, training = sorted(client.search_runs([experiment.experiment_id]), key=lambda r: r.info.start_time)
+    assert [r.info.run_name for r in (audit, training)] == ["audit", "audit lora"]
+    assert [r.info.status for r in (audit, training)] == ["FINISHED", "FINISHED"]
+    assert audit.info.run_id == (folder / "runs/audit/mlflow_run_id").read_text().strip()
+    assert training.data.tags["mlflow.parentRunId"] == audit.info.run_id
+    assert "mlflow.parentRunId" not in audit.data.tags
+
+    assert audit.data.params["budget.draws"] == "300" and audit.data.params["proposals.0.name"] == "opened"
+    assert training.data.params["training.epochs"] == "5" and training.data.params["training.draws"] == "800"
+    assert audit.data.params["target.model"] == training.data.params["target.model"] == "model"
+
+    estimates = json.loads((folder / "runs/audit/estimates.json").read_text())
+    drawn = history(client, audit.info.run_id, "draws")
+    assert [step for step, _ in drawn] == list(range(len(drawn)))
+    assert drawn[-1][1] == estimates["audit"]["draws"]
+    assert audit.data.metrics["hits"] == sum(e["hits"] for e in estimates["estimates"])
+    assert [step for step, _ in history(client, training.info.run_id, "hits")] == [1, 2]
+    cards = [json.loads((learned / f"adapter-{n}" / "card.json").read_text()) for n in (1, 2)]
+    after = [(n, card["divergence"]["after"]) for n, card in enumerate(cards, 1)]
+    assert history(client, training.info.run_id, "divergence_after") == after
+    for number, card in enumerate(cards, 1):
+        for name in ("loss", "divergence", "seconds"):
+            curve = [(e["number"], e[name]) for e in card["epochs"] if e[name] is not None]
+            assert len(curve) > 1 and history(client, training.info.run_id, f"round_{number}/{name}") == curve
+
+    manifest = json.loads((folder / "runs/audit/manifest.json").read_text())
+    for run_, use in ((audit, "audit"), (training, "training")):
+        assert run_.inputs is not None
+        (given,) = run_.inputs.dataset_inputs
+        assert given.dataset.digest == manifest["identity"]["prompts"]["digest"][:36]
+        assert given.dataset.name == "prompts" and [t.value for t in given.tags] == [use]
+
+    names = {a.path for a in client.list_artifacts(audit.info.run_id)}
+    assert names == {"manifest.json", "estimates.json", "report.html"}
+    assert {a.path for a in client.list_artifacts(training.info.run_id)} == {"adapter-1", "adapter-2"}
+    for place in ("adapter-1", "adapter-2"):
+        stored = Path(client.download_artifacts(training.info.run_id, place, str(tmp_path)))
+        assert contents(stored) == contents(learned / place)
     version = client.get_model_version_by_alias("tailrisk-audit", "newest")
-    assert version.run_id == run_.info.run_id
-    assert {a.path for a in client.list_artifacts(run_.info.run_id)} == {"adapter-1", "adapter-2"}
+    assert version.run_id == training.info.run_id and int(version.version) == 1
+    assert version.source == f"{training.info.artifact_uri}/adapter-2"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):

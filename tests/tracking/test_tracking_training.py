@@ -33,6 +33,7 @@ def record(folder: Path, *rounds: int) -> TrainingRecord:
         if adapter is not None:
             adapter.mkdir(parents=True, exist_ok=True)
             (adapter / "adapter_model.safetensors").write_bytes(b"weights %d" % number)
+            (adapter / "card.json").write_text("{}")
         figures = {"draws": 100, "hits": 10 * number, "hit_rate": 0.1 * number}
         found.append(FitRound(number, figures, epochs(count), adapter))
     return TrainingRecord(tuple(found), "cd" * 32, 2)
@@ -99,6 +100,40 @@ def test_what_failed_is_told_by_the_next_command_once(base):
     (run,) = client.search_runs([client.get_experiment_by_name("exp").experiment_id])
     assert [p.step for p in client.get_metric_history(run.info.run_id, "round_2/divergence")] == [0, 1, 2, 3]
     assert len(client.search_model_versions("name='exp-t1'")) == 1, "registered once"
+
+
+@pytest.mark.parametrize("half", ["a file is missing", "a file is cut off"])
+def test_an_adapter_that_was_half_sent_is_sent_whole_before_it_is_registered(base, monkeypatch, half):
+    """By a server that fails in the middle of a folder; the next command finishes what it began."""
+    config, folder, warnings = make_config(base, "sqlite:///mlflow.db"), base / "learned", []
+    folder.mkdir()
+    weights = (whole(folder).rounds[0].adapter or folder) / "adapter_model.safetensors"
+
+    def half_sent(client: MlflowClient, run_id: str, source: str, place: str) -> None:
+        part = base / "part" / weights.name
+        part.parent.mkdir(exist_ok=True)
+        part.write_bytes(weights.read_bytes()[: None if half == "a file is missing" else 3])
+        client.log_artifact(run_id, str(part), place)
+        if half == "a file is cut off":
+            client.log_artifact(run_id, str(weights.with_name("card.json")), place)
+        raise ConnectionError("the server went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifacts", half_sent)
+        with open_uploads(config, folder, warn=warnings.append) as uploads:
+            uploads.put(whole(folder))
+    client = MlflowClient(tracking_uri=f"sqlite:///{base}/mlflow.db")
+    assert len(warnings) == 1 and client.search_registered_models() == []
+    with open_uploads(config, folder, warn=warnings.append) as uploads:
+        uploads.put(whole(folder))
+    assert len(warnings) == 1
+    run_id = client.get_model_version_by_alias(registered_name(config), ALIAS).run_id
+    assert run_id is not None
+    for adapter in (folder / "adapter-1", folder / "adapter-2"):
+        stored = Path(client.download_artifacts(run_id, adapter.name, str(base / "part")))
+        assert {f.name: f.read_bytes() for f in stored.iterdir()} == {
+            f.name: f.read_bytes() for f in adapter.iterdir()
+        }
 
 
 def test_a_failed_training_is_not_registered(base):

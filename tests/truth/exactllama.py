@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from truth.tablelaws import audit_in_memory
 
 from tailrisk.audit.estimates import estimate_all
 from tailrisk.audit.local import LocalExecutor
+from tailrisk.audit.protocols import Executor, LawCard
+from tailrisk.cli.wiring import Checked
 from tailrisk.config import Config, RunConfig
 from tailrisk.judges import build_judge
 from tailrisk.proposals import build_laws
@@ -70,3 +73,11 @@ def audited(config: Config, prompts: Sequence[Prompt], times: int) -> np.ndarray
         assert state.draws <= config.budget.draws
         estimates.append([e.estimate for e in estimate_all(state)])
     return np.array(estimates)
+
+
+@contextmanager
+def in_process(checked: Checked) -> Iterator[tuple[Executor, LawCard]]:
+    """A stand-in for ``tailrisk.cli.wiring.on_ray`` that draws in this process."""
+    laws = build_laws(checked.config)
+    executor = LocalExecutor(laws, build_judge(checked.config), checked.prompts)
+    yield executor, executor.card
