@@ -205,6 +205,10 @@ class Config(Section):
         """Proposals that are fitted before the estimates begin."""
         return tuple(p for p in self.proposals if isinstance(p, LearnedProposal))
 
+    def fit_folder(self, name: str) -> Path:
+        """Where the learned proposal of this name has its draws and adapters: beside the run folder."""
+        return self.run_folder.with_name(f"{self.run.name}.{name}")
+
     def fit_draws(self, proposal: LearnedProposal) -> int:
         """Draws of the budget that go to each round of its fit."""
         return int(proposal.share * self.budget.draws) // proposal.rounds

@@ -56,7 +56,7 @@ def _fitted(
         raise ConfigError(
             f"proposals: {proposal.name!r}: on top of the prefix {proposal.base!r} neither 'mix' nor 'switch' applies"
         )
-    out = config.resolve(config.run.dir) / f"{config.run.name}.{proposal.name}"
+    out = config.fit_folder(proposal.name)
     console.print(f"fitting {proposal.name!r} in {out}", style="dim", markup=False)
     last = learn(own, out, console, live=live, workers=workers)[-1]
     made = learned_proposal(own, proposal.name, beside(config, last.adapter))

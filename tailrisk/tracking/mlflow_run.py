@@ -59,6 +59,7 @@ class MlflowRun:
         log_tags(client, run_id, self._tags())
         if not run.inputs or not run.inputs.dataset_inputs:
             self._log_prompts(client, run_id)
+        self._adopt(client, run_id)
         self._run_id = run_id
 
     def log_rounds(self, rounds: dict[int, dict[str, float]]) -> None:
@@ -95,6 +96,20 @@ class MlflowRun:
         run = client.create_run(experiment, run_name=self._config.run.name)
         keep_id(self._folder / ID_FILE, run.info.run_id)
         return run
+
+    def _adopt(self, client: MlflowClient, run_id: str) -> None:
+        """Trainings of this audit's own, which came before it, become its children."""
+        from mlflow.exceptions import MlflowException
+
+        for proposal in self._config.proposals:
+            path = self._config.fit_folder(proposal.name) / ID_FILE
+            if path.is_file() and (child := path.read_text(encoding="utf-8").strip()):
+                try:
+                    client.set_tag(child, "mlflow.parentRunId", run_id)
+                except MlflowException as error:
+                    # A training that somebody has deleted needs no parent.
+                    if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                        raise
 
     def _manifest(self) -> dict[str, Any]:
         try:

@@ -2,7 +2,7 @@
 
 ``upload`` tells what is known so far and is not there yet, so it may be called as often as one likes, by this command
 or by the next one: what a server could not take today it gets then. The run is a child of the audit's whose
-configuration it is, where that was tracked before.
+configuration it is, where that was tracked before; an audit that fits for itself adopts it afterwards.
 """
 
 from __future__ import annotations

@@ -247,6 +247,12 @@ def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatc
     )
     assert not any(drawn.get(key) == draws for key, draws in fitted_to.items())
 
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    own, child = (
+        (folder / "runs" / n / "mlflow_run_id").read_text().strip() for n in ("fits", "fits.fitted")
+    )
+    assert client.get_run(child).data.tags["mlflow.parentRunId"] == own
+
     def again(*_: object) -> None:
         raise AssertionError("fitted again")
 

@@ -155,6 +155,22 @@ def test_resume_continues_the_run_with_one_point_a_round(base):
     assert run.inputs is not None and len(run.inputs.dataset_inputs) == 1
 
 
+@pytest.mark.parametrize("gone", [False, "deleted", "unknown"])
+def test_a_training_that_came_first_becomes_a_child(base, gone):
+    config, folder, warnings = make_config(base, "sqlite:///mlflow.db"), make_folder(base), []
+    client = MlflowClient(tracking_uri=f"sqlite:///{base}/mlflow.db")
+    training = client.create_run(client.create_experiment("exp")).info.run_id
+    fit = base / "runs" / "t1.rude"
+    fit.mkdir()
+    (fit / ID_FILE).write_text("0" * 32 if gone == "unknown" else training)
+    if gone == "deleted":
+        client.delete_run(training)
+    run_rounds(config, folder, range(1), warnings)
+    assert warnings == []
+    parent = client.get_run(training).data.tags.get("mlflow.parentRunId")
+    assert parent == (None if gone else (folder / ID_FILE).read_text().strip())
+
+
 def test_run_that_is_gone_is_made_anew(base):
     folder, warnings = make_folder(base), []
     (folder / ID_FILE).write_text("0" * 32 + "\n")

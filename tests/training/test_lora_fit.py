@@ -77,7 +77,7 @@ def test_on_top_of_a_prefix_the_fit_is_of_what_it_leaves(folder: Path, tmp_path:
     assert data.outside == pytest.approx(outside, abs=1e-9) and (outside > 0.01) == (beginning is SHUT)
     held = [p for p in PROMPTS if p.id in ASIDE]
     before = [exact_divergence(context, context.view, p, beginning) for p in held]
-    result = fitted(context, SETTINGS, data)
+    result = fitted(context, SETTINGS.model_copy(update={"epochs": 5}), data)
     assert result.before == pytest.approx(np.mean(before), abs=1e-3)
     view = learned_view(context, SETTINGS.shape, result.state, tmp_path / "out")
     after = [exact_divergence(context, view, p, beginning) for p in held]
@@ -94,9 +94,9 @@ def test_what_the_prefix_takes_care_of_is_not_learned_again(folder: Path, tmp_pa
         laws = [law_of(context, view, p) for p in held]
         return float(np.mean([sum(p for y, p in law.items() if not SHUT.allows(y)) for law in laws]))
 
-    views = [context.view]
+    views, few = [context.view], SETTINGS.model_copy(update={"epochs": 5})
     for i, beginning in enumerate((SHUT, Beginning())):
-        state = fitted(context, SETTINGS, data_of(context, beginning=beginning)).state
+        state = fitted(context, few, data_of(context, most=60, beginning=beginning)).state
         views.append(learned_view(context, SETTINGS.shape, state, tmp_path / str(i)))
     target, on_prefix, alone = map(shut_out, views)
     assert target > 0.5 > alone and target - on_prefix < 0.5 * (target - alone)

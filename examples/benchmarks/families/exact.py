@@ -1,4 +1,4 @@
-"""A tiny Llama whose answers can all be listed: its proposals, and one that is learned from draws of it."""
+"""A tiny Llama whose answers can all be listed: its proposals, and those that are learned from draws of it."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ CONFIG: dict[str, Any] = {
     "tracking": {"uri": None},
     "training": {"batch": 32, "rows": 32, "learning_rate": 0.01, "kl": 0.0},
 }
+BASES = ("target", "opened")
 FULL = {"rounds": 2, "draws": 2000, "epochs": 12}
 QUICK = {"rounds": 1, "draws": 800, "epochs": 3}
 MOST = 3000
@@ -51,11 +52,21 @@ MOST = 3000
 def measure(out: Path, *, quick: bool) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     config = _config(out, QUICK if quick else FULL)
-    rounds = learn(config, out / "learned", Console(stderr=True, highlight=False), live=False, workers=on_ray)
-    last = rounds[-1]
-    cards = [r.card for r in rounds if r.card is not None]
-    made = learned_proposal(config, "learned", str(last.adapter.resolve()))
-    laws = build_laws(config.model_copy(update={"proposals": (*config.proposals, made)}).at(config.base))
+    fits, proposals, console = {}, [], Console(stderr=True, highlight=False)
+    for base in BASES[1:] if quick else BASES:
+        own = config.model_copy(update={"training": config.training.model_copy(update={"base": base})})
+        rounds = learn(own.at(config.base), out / base, console, live=False, workers=on_ray)
+        name = f"learned-on-{base}"
+        proposals.append(learned_proposal(own.at(config.base), name, str(rounds[-1].adapter.resolve())))
+        cards = [r.card for r in rounds if r.card is not None]
+        fits[name] = {
+            "draws": sum(r.draws for r in rounds),
+            "seconds": round(sum(e["seconds"] for card in cards for e in card["epochs"]), 1),
+            **{key: cards[-1][key] for key in ("divergence", "data", "epochs")},
+        }
+    laws = build_laws(
+        config.model_copy(update={"proposals": (*config.proposals, *proposals)}).at(config.base)
+    )
     prompts = load_prompts(config)
     aside = split_prompts(prompts, config.training.held_out, config.run.seed)
     context = load_target(config)
@@ -71,7 +82,7 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
             rows.append(
                 {
                     "name": name,
-                    "learned": name == "learned",
+                    "learned": name in fits,
                     "nats": round(float(nats), 3) if np.isfinite(nats) else None,
                     "needed": [
                         draws_needed(of_laws(log_q[:, 0], log_q[:, column], harm), truths[i], MOST)
@@ -79,18 +90,13 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
                     ],
                 }
             )
-    fit = {
-        "draws": sum(r.draws for r in rounds),
-        "seconds": round(sum(e["seconds"] for card in cards for e in card["epochs"]), 1),
-        **{key: cards[-1][key] for key in ("divergence", "data", "epochs")},
-    }
     return {
         "prompts": list(scored),
         "p": list(truths.values()),
         "most": MOST,
-        "seconds_a_draw": _seconds(config, out / "learned"),
+        "seconds_a_draw": _seconds(config, out / BASES[-1]),
         "rows": rows,
-        "fits": {"learned": fit},
+        "fits": fits,
     }
 
 

@@ -42,7 +42,7 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
             shutil.copytree(before / "draws-1", folder / "draws-1")
         (done,) = learn(config, folder, console, live=False, workers=on_ray)
         assert done.card is not None
-        name = f"learned on {base}".replace(" ", "-")
+        name = f"learned-on-{base}"
         proposals.append(learned_proposal(config, name, str(done.adapter.resolve())))
         fits[name] = {
             "draws": done.draws,
