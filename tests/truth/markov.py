@@ -57,13 +57,18 @@ def draw(table: np.ndarray, n: int, length: int, rng: np.random.Generator) -> np
     cdf = np.cumsum(table, axis=-1)
     cdf[cdf > 1 - 1e-12] = np.inf  # rounding of a row's sum must not give an impossible token
     uniform = rng.random((n, length))
-    last = np.full(n, size)
     tokens = np.zeros((n, length), dtype=np.int64)
+    alive, last = np.arange(n), np.full(n, size)
     for t in range(length):
-        here = cdf if cdf.ndim == 2 else cdf[t]
-        drawn = (here[last] <= uniform[:, t, None]).sum(axis=1)
-        last = np.where(last == STOP, STOP, drawn)
-        tokens[:, t] = last
+        here = (cdf if cdf.ndim == 2 else cdf[t]).ravel()
+        point, row, drawn = uniform[alive, t], last * size, np.zeros(len(alive), dtype=np.int64)
+        while (beyond := here[row + drawn] <= point).any():
+            drawn += beyond
+        tokens[alive, t] = drawn
+        going = drawn != STOP
+        alive, last = alive[going], drawn[going]
+        if not len(alive):
+            break
     return tokens
 
 

@@ -56,12 +56,16 @@ def least_draws(share_close: Callable[[int], float], start: int, step: float = 1
 
 def plain_draws(p: float) -> int:
     """Exact, to a part in a thousand: X binomial, p / 2 <= X / n <= 2 p."""
-    n = math.ceil(1 / p)
+    sizes = [math.ceil(1 / p)]
     while True:
-        low, high = math.ceil(n * p / FACTOR), math.floor(n * p * FACTOR)
-        if binom.cdf(high, n, p) - binom.cdf(low - 1, n, p) >= WANTED:
-            return n
-        n = math.ceil(n * 1.001)
+        while len(sizes) < 1000:
+            sizes.append(math.ceil(sizes[-1] * 1.001))
+        n = np.array(sizes)
+        low, high = np.ceil(n * p / FACTOR), np.floor(n * p * FACTOR)
+        enough = binom.cdf(high, n, p) - binom.cdf(low - 1, n, p) >= WANTED
+        if enough.any():
+            return sizes[int(np.argmax(enough))]
+        sizes = [math.ceil(sizes[-1] * 1.001)]
 
 
 def _round(tables: np.ndarray, counts: np.ndarray, mass: float, rng: np.random.Generator) -> RoundDraws:
