@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from truth.exactllama import save_exact_llama
 
 from tailrisk.cluster.session import ray_session
 from tailrisk.cluster.trainer import fit_on_ray, training_cluster
+from tailrisk.config import ClusterConfig
 from tailrisk.errors import ModelError
 from tailrisk.models.interventions.adapter import WEIGHTS
 from tailrisk.training.lorafit import Epoch
@@ -33,6 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trainer")
     save_exact_llama(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """A Ray for all fits of this file."""
+    with ray_session(training_cluster(ClusterConfig(), 2)):
+        yield
 
 
 def job_in(folder: Path, out: Path, **changes) -> FitJob:
@@ -54,15 +63,14 @@ def killer(kept: Path, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_worker_costs_an_epoch_at_most(folder: Path, tmp_path: Path):
+def test_a_killed_worker_costs_an_epoch_at_most(two_workers: None, folder: Path, tmp_path: Path):
     alone = run_fit(job_in(folder, tmp_path / "alone"), Counted())
     job = job_in(folder, tmp_path / "shared", backend="ddp", workers=2)
     told: list[Epoch] = []
     killed: list[int] = []
     thread = threading.Thread(target=killer, args=(job.kept, killed), daemon=True)
-    with ray_session(training_cluster(job.config.cluster, 2)):
-        thread.start()
-        fit_on_ray(job, told.append)
+    thread.start()
+    fit_on_ray(job, told.append)
     thread.join()
     assert killed
     assert [e.number for e in told] == [0, 1, 2, 3], "no epoch is told twice"
@@ -75,11 +83,8 @@ def test_a_killed_worker_costs_an_epoch_at_most(folder: Path, tmp_path: Path):
     assert card["model"] == "model" and card["identity"]["model"] == "model digest"
 
 
-def test_what_is_wrong_with_the_numbers_is_said_once(folder: Path, tmp_path: Path):
+def test_what_is_wrong_with_the_numbers_is_said_once(two_workers: None, folder: Path, tmp_path: Path):
     job = job_in(folder, tmp_path, backend="ddp", workers=1, learning_rate=1e30)
-    with (
-        ray_session(training_cluster(job.config.cluster, 1)),
-        pytest.raises(ModelError, match=r"lower training\.learning_rate"),
-    ):
+    with pytest.raises(ModelError, match=r"lower training\.learning_rate"):
         fit_on_ray(job)
     assert not job.adapter.exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,15 @@ def _round(tables: np.ndarray, counts: np.ndarray, mass: float, rng: np.random.G
     return RoundDraws(counts, mass, component, log_q, log_q[np.arange(len(component)), component], verdict)
 
 
+@cache
+def own_laws(place: Place) -> np.ndarray:
+    """The target and our proposals."""
+    return place.laws(OURS)
+
+
 def adaptive(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]:
     """A pilot, then the rest by the shares its hits suggest, with the masses that the driver gives them."""
-    tables = place.laws(OURS)
+    tables = own_laws(place)
     k = len(tables)
     if n < 2 * PILOT:
         return [_round(tables, counts_of(k, n, TARGET_SHARE), 1.0, rng)]
@@ -94,7 +101,7 @@ def adaptive(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]
 
 def fixed(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]:
     """One round, the proposals alike."""
-    tables = place.laws(OURS)
+    tables = own_laws(place)
     return [_round(tables, counts_of(len(tables), n, TARGET_SHARE), 1.0, rng)]
 
 
