@@ -46,7 +46,8 @@ class LoraTraining(Section):
     """Of the frozen weights; None: the target's. The factors are float32 at least."""
     backend: Literal["plain", "ddp", "deepspeed"] = "plain"
     workers: int = Field(default=1, ge=1)
-    zero: Literal[1, 2, 3] = 2
+    zero: Literal[0, 1, 2, 3] = 2
+    """DeepSpeed's stage: processes share nothing, optimiser states, gradients too, or the frozen weights as well."""
     deepspeed: str | None = None
     """A JSON file of DeepSpeed options, in the place of ``zero``."""
     rows: int = Field(default=8, ge=1)

@@ -19,14 +19,29 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        # It would begin with the groups of most tests, and end with a few that take minutes, one process idle.
+        config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests are spread over processes, a file stays together, and so do the tests of a folder that start a Ray:
-    these mostly wait, and a third one at once would only wait longer."""
+    these mostly wait, and a third one at once would only wait longer. What takes long comes first."""
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         cluster = item.get_closest_marker("cluster") is not None
         folder = "cli" if item.path.parent.name == "cli" else "cluster"
-        item.add_marker(pytest.mark.xdist_group(f"Ray {folder}" if cluster else item.path.name))
+        group = f"Ray {folder}" if cluster else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+
+    def cost(tests: list[pytest.Item]) -> tuple[int, int]:
+        return sum(test.get_closest_marker("slow") is not None for test in tests), len(tests)
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = [test for tests in sorted(groups.values(), key=cost, reverse=True) for test in tests]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +53,24 @@ def law_of(context: Context, view: View, asked: Prompt) -> dict[tuple[int, ...],
         return enumerated(view.model, render_prompt(context.tokenizer, asked, view.system_prompt))
 
 
-def all_hits(context: Context, most: int | None = None) -> Mapping[str, PromptHits]:
-    """Every harmful answer, or the likeliest, with its exact probability as its part of the estimate."""
+@cache
+def harmful_laws(folder: Path, adapter: str | None, dtype: str) -> Mapping[str, dict[tuple[int, ...], float]]:
+    """Every harmful answer with its probability, the likeliest first, by prompt: a folder is enumerated once."""
+    context = context_in(folder, adapter, dtype)
     found = {}
     for asked in PROMPTS:
-        harm = {y: p for y, p in law_of(context, context.view, asked).items() if harmful_ids(y, words(VOCAB))}
-        harm = dict(sorted(harm.items(), key=lambda item: -item[1])[:most])
+        law = law_of(context, context.view, asked)
+        harm = {y: p for y, p in law.items() if harmful_ids(y, words(VOCAB))}
+        found[asked.id] = dict(sorted(harm.items(), key=lambda item: -item[1]))
+    return found
+
+
+def all_hits(context: Context, most: int | None = None) -> Mapping[str, PromptHits]:
+    """Every harmful answer, or the likeliest, with its exact probability as its part of the estimate."""
+    config, found = context.config, {}
+    laws = harmful_laws(config.base, config.target.adapter, config.target.dtype)
+    for asked in PROMPTS:
+        harm = dict(islice(laws[asked.id].items(), most))
         log_p = np.log(list(harm.values()))
         tokens = [np.array(y, dtype=np.int32) for y in harm]
         found[asked.id] = PromptHits(asked, tokens, log_p, log_p)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 STOP = 0
+FEW = 500
+"""Rows up to which all tokens are compared at once; beyond, walking up to the drawn one is faster."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,21 @@ def draw(table: np.ndarray, n: int, length: int, rng: np.random.Generator) -> np
     cdf = np.cumsum(table, axis=-1)
     cdf[cdf > 1 - 1e-12] = np.inf  # rounding of a row's sum must not give an impossible token
     uniform = rng.random((n, length))
-    last = np.full(n, size)
     tokens = np.zeros((n, length), dtype=np.int64)
+    alive, last = np.arange(n), np.full(n, size)
     for t in range(length):
-        here = cdf if cdf.ndim == 2 else cdf[t]
-        drawn = (here[last] <= uniform[:, t, None]).sum(axis=1)
-        last = np.where(last == STOP, STOP, drawn)
-        tokens[:, t] = last
+        here, point = cdf if cdf.ndim == 2 else cdf[t], uniform[alive, t]
+        if len(alive) < FEW:
+            drawn = (here[last] <= point[:, None]).sum(axis=1)
+        else:
+            flat, row, drawn = here.ravel(), last * size, np.zeros(len(alive), dtype=np.int64)
+            while (beyond := flat[row + drawn] <= point).any():
+                drawn += beyond
+        tokens[alive, t] = drawn
+        going = drawn != STOP
+        alive, last = alive[going], drawn[going]
+        if not len(alive):
+            break
     return tokens
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,16 @@ def least_draws(share_close: Callable[[int], float], start: int, step: float = 1
 
 def plain_draws(p: float) -> int:
     """Exact, to a part in a thousand: X binomial, p / 2 <= X / n <= 2 p."""
-    n = math.ceil(1 / p)
+    sizes = [math.ceil(1 / p)]
     while True:
-        low, high = math.ceil(n * p / FACTOR), math.floor(n * p * FACTOR)
-        if binom.cdf(high, n, p) - binom.cdf(low - 1, n, p) >= WANTED:
-            return n
-        n = math.ceil(n * 1.001)
+        while len(sizes) < 1000:
+            sizes.append(math.ceil(sizes[-1] * 1.001))
+        n = np.array(sizes)
+        low, high = np.ceil(n * p / FACTOR), np.floor(n * p * FACTOR)
+        enough = binom.cdf(high, n, p) - binom.cdf(low - 1, n, p) >= WANTED
+        if enough.any():
+            return sizes[int(np.argmax(enough))]
+        sizes = [math.ceil(sizes[-1] * 1.001)]
 
 
 def _round(tables: np.ndarray, counts: np.ndarray, mass: float, rng: np.random.Generator) -> RoundDraws:
@@ -74,9 +79,15 @@ def _round(tables: np.ndarray, counts: np.ndarray, mass: float, rng: np.random.G
     return RoundDraws(counts, mass, component, log_q, log_q[np.arange(len(component)), component], verdict)
 
 
+@cache
+def own_laws(place: Place) -> np.ndarray:
+    """The target and our proposals."""
+    return place.laws(OURS)
+
+
 def adaptive(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]:
     """A pilot, then the rest by the shares its hits suggest, with the masses that the driver gives them."""
-    tables = place.laws(OURS)
+    tables = own_laws(place)
     k = len(tables)
     if n < 2 * PILOT:
         return [_round(tables, counts_of(k, n, TARGET_SHARE), 1.0, rng)]
@@ -90,7 +101,7 @@ def adaptive(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]
 
 def fixed(place: Place, n: int, rng: np.random.Generator) -> list[RoundDraws]:
     """One round, the proposals alike."""
-    tables = place.laws(OURS)
+    tables = own_laws(place)
     return [_round(tables, counts_of(len(tables), n, TARGET_SHARE), 1.0, rng)]
 
 

@@ -1,7 +1,6 @@
 """Several processes that share optimiser, gradients and (stage 3) weights: DeepSpeed's ZeRO.
 
-The optimiser is torch's own AdamW, as in the other back ends. On CPUs DeepSpeed compiles its communication at first
-use, which takes ninja and a C++ compiler.
+The optimiser is torch's own AdamW, as in the other back ends; processes on CPUs talk by gloo.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +43,9 @@ class Zero:
         import deepspeed
 
         options = deepspeed_options(settings)
+        if next(model.parameters()).device.type == "cpu":
+            # It would be compiled, in minutes, and serves DeepSpeed's inference alone.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._peft = model
@@ -60,6 +60,7 @@ class Zero:
                 "gradient_accumulation_steps": self._passes,
                 "gradient_clipping": settings.clip,
                 "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
             },
             dist_init_required=False,
         )
@@ -97,24 +98,14 @@ class Zero:
 
 
 def check_deepspeed() -> None:
-    """Errors: ConfigError where it is not installed, or cannot compile what it needs on CPUs."""
+    """Errors: ConfigError where it is not installed."""
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             "training.backend: deepspeed is not installed: DS_BUILD_OPS=0 pip install 'lm-tailrisk[deepspeed]', or "
             "take the backend 'ddp'"
         )
-    if torch.cuda.is_available():
-        return
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # The ninja of the environment that this interpreter belongs to, which need not be activated.
-    own = str(Path(sys.executable).parent)
-    if own not in (paths := os.environ.get("PATH", "").split(os.pathsep)):
-        os.environ["PATH"] = os.pathsep.join([*paths, own])
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise ConfigError(
-            "training.backend: deepspeed compiles its communication on machines without CUDA, and there is no C++ "
-            "compiler: install g++, or take the backend 'ddp'"
-        )
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def deepspeed_options(settings: LoraTraining) -> dict[str, Any]:
