@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from mlflow import MlflowClient
 from tinymodel import words
-from training.lorakit import PROMPTS, TEXTS, law_of
+from training.lorakit import AUDIT, PROMPTS, audit_in, law_of
 from trainkit import check_help, check_refused
-from truth.exactllama import STEPS, VOCAB, audited, harmful_ids, in_process, save_exact_llama
+from truth.exactllama import VOCAB, audited, harmful_ids, in_process
 from truth.tablelaws import audit_in_memory
 
 from tailrisk.audit.estimates import estimate_all
@@ -32,44 +30,12 @@ from tailrisk.proposals import build_laws, load_target
 from tailrisk.records import BatchResult
 from tailrisk.store import final_results
 
-CONFIG: dict[str, Any] = {
-    "run": {"seed": 3},
-    "target": {
-        "model": "model",
-        "adapter": "adapter",
-        "dtype": "float32",
-        "device": "cpu",
-        "sampling": {"max_new_tokens": STEPS},
-    },
-    "prompts": {"path": "prompts.jsonl"},
-    "proposals": [{"name": "opened", "kind": "prefix", "text": "w1"}],
-    "judge": {"kind": "python", "function": "judge.py:harmful"},
-    "budget": {"pilot": 20, "batch": 64, "rounds": 2},
-    "training": {
-        "rounds": 2,
-        "draws": 800,
-        "epochs": 5,
-        "batch": 32,
-        "rows": 32,
-        "learning_rate": 0.01,
-        "kl": 0.0,
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora")
-    save_exact_llama(folder)
-    write(folder / "audit.yaml", {})
-    lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
-    (folder / "prompts.jsonl").write_text("\n".join(lines))
+    audit_in(folder)
     return folder
-
-
-def write(path: Path, changes: dict[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump({**CONFIG, **changes}))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +174,9 @@ def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):
     """From the registry to Ray's workers: the same law as by the adapter's folder."""
     proposal = {"name": "learned", "kind": "lora", "adapter": "models:/tailrisk-audit@newest", "added": True}
     budget = {"draws": 300, "pilot": 20, "batch": 64, "rounds": 1}
-    path = write(folder / "named.yaml", {"proposals": [proposal], "budget": budget, "run": {"name": "named"}})
+    path = audit_in(folder, "named.yaml", proposals=[proposal], budget=budget, run={"name": "named"})
     assert run(["audit", str(path), "--quiet"]) in (0, 3)
-    by_folder = write(folder / "placed.yaml", {"proposals": [{**proposal, "adapter": "out/adapter-2"}]})
+    by_folder = audit_in(folder, "placed.yaml", proposals=[{**proposal, "adapter": "out/adapter-2"}])
     hashes = [check(p, ()).hashes["adapter.learned"] for p in (path, by_folder)]
     assert (
         hashes[0]
@@ -225,10 +191,10 @@ def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatc
     proposals = [{"name": "shut", "kind": "prefix", "avoid": ["w0", "w2 w2"]}, fitted]
     changes = {
         "proposals": proposals,
-        "budget": {**CONFIG["budget"], "draws": 1600},
+        "budget": {**AUDIT["budget"], "draws": 1600},
         "run": {"name": "fits", "seed": 3},
     }
-    path = write(folder / "fits.yaml", changes)
+    path = audit_in(folder, "fits.yaml", **changes)
     assert run(["plan", str(path), "--json"]) == 0
     planned = json.loads(capfd.readouterr().out)
     assert planned["search_draws"] == 800 and planned["draws_per_prompt"] == pytest.approx(800 / 12)
@@ -261,9 +227,9 @@ def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatc
 
 
 def test_decoding_options_on_top_of_a_prefix_are_refused_before_anything_is_drawn(folder: Path, capfd):
-    proposals = [*CONFIG["proposals"], {"name": "fitted", "kind": "learned", "base": "opened", "switch": 2}]
-    budget = {**CONFIG["budget"], "draws": 1600}
-    path = write(folder / "mixed.yaml", {"proposals": proposals, "budget": budget, "run": {"name": "mixed"}})
+    proposals = [*AUDIT["proposals"], {"name": "fitted", "kind": "learned", "base": "opened", "switch": 2}]
+    budget = {**AUDIT["budget"], "draws": 1600}
+    path = audit_in(folder, "mixed.yaml", proposals=proposals, budget=budget, run={"name": "mixed"})
     assert run(["audit", str(path)]) == 2
     assert "on top of the prefix 'opened' neither 'mix' nor 'switch' applies" in " ".join(
         capfd.readouterr().err.split()
@@ -272,7 +238,7 @@ def test_decoding_options_on_top_of_a_prefix_are_refused_before_anything_is_draw
 
 
 def test_what_is_not_fitted_yet_has_no_law(folder: Path):
-    path = write(folder / "early.yaml", {"proposals": [{"name": "fitted", "kind": "learned"}]})
+    path = audit_in(folder, "early.yaml", proposals=[{"name": "fitted", "kind": "learned"}])
     with pytest.raises(ConfigError, match="'fitted' is not fitted yet; tailrisk audit does that"):
         build_laws(load_config(path))
 
@@ -286,7 +252,7 @@ def test_what_is_not_fitted_yet_has_no_law(folder: Path):
     ],
 )
 def test_what_mlflow_does_not_have_is_said(learned: Path, folder: Path, adapter: str, message: str):
-    path = write(folder / "lost.yaml", {"proposals": [{"name": "l", "kind": "lora", "adapter": adapter}]})
+    path = audit_in(folder, "lost.yaml", proposals=[{"name": "l", "kind": "lora", "adapter": adapter}])
     with pytest.raises(ConfigError, match=message):
         check(path, ())
 
@@ -308,9 +274,7 @@ def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
     """200 whole audits whose only proposal is what was learned, against the truth by enumeration."""
     proposal = {"name": "learned", "kind": "lora", "adapter": "out/adapter-2", "added": True}
     budget = {"draws": 120, "pilot": 36, "batch": 64, "rounds": 2, "target_share": 0.3}
-    path = write(
-        folder / "with.yaml", {"proposals": [proposal], "budget": budget, "stop": {"log_width": 1.5}}
-    )
+    path = audit_in(folder, "with.yaml", proposals=[proposal], budget=budget, stop={"log_width": 1.5})
     config, prompts = load_config(path), [PROMPTS[9], PROMPTS[0]]
     context = load_target(config)
     truth = np.array(
@@ -355,7 +319,7 @@ def test_an_audit_with_it_is_unbiased(learned: Path, folder: Path):
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     folder: Path, tmp_path: Path, changes, message, capfd, monkeypatch
 ):
-    path = write(folder / "wrong.yaml", changes)
+    path = audit_in(folder, "wrong.yaml", **changes)
     check_refused(
         lambda: run(["train", "lora", str(path), "--out", str(tmp_path / "out")]),
         "build_laws",

@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
-import yaml
 from safetensors.torch import load_file
-from training.lorakit import TEXTS
-from truth.exactllama import STEPS, in_process, save_exact_llama
+from training.lorakit import AUDIT, audit_in
+from truth.exactllama import in_process
 
 from tailrisk import tracking
 from tailrisk.cli import run, wiring
@@ -26,40 +25,13 @@ from tailrisk.tracking.trainingrun import TrainingRecord
 from tailrisk.tracking.trouble import FLUSH_S
 from tailrisk.tracking.uploads import Uploads
 
-CONFIG: dict[str, Any] = {
-    "run": {"seed": 3},
-    "target": {
-        "model": "model",
-        "adapter": "adapter",
-        "dtype": "float32",
-        "device": "cpu",
-        "sampling": {"max_new_tokens": STEPS},
-    },
-    "prompts": {"path": "prompts.jsonl"},
-    "proposals": [{"name": "opened", "kind": "prefix", "text": "w1"}],
-    "judge": {"kind": "python", "function": "judge.py:harmful"},
-    "budget": {"pilot": 20, "batch": 64, "rounds": 2},
-    "training": {
-        "rounds": 1,
-        "draws": 800,
-        "epochs": 4,
-        "batch": 32,
-        "rows": 32,
-        "learning_rate": 0.01,
-        "kl": 0.0,
-    },
-    "tracking": {"uri": None},
-}
-
 
 @pytest.fixture(scope="module")
 def untracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the training makes without tracking; its draws are the other trainings' too."""
     folder = tmp_path_factory.mktemp("tracked")
-    save_exact_llama(folder)
-    (folder / "audit.yaml").write_text(yaml.safe_dump(CONFIG))
-    lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
-    (folder / "prompts.jsonl").write_text("\n".join(lines))
+    training = {**AUDIT["training"], "rounds": 1, "epochs": 4}
+    audit_in(folder, training=training, tracking={"uri": None})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wiring, "on_ray", in_process)
         connect("http://127.0.0.1:1")  # asks for nothing, but loads MLflow before anything is timed

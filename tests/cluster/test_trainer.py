@@ -12,11 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from mlflow import MlflowClient
 from safetensors.torch import load_file
-from training.lorakit import TEXTS, context_in, data_of
-from truth.exactllama import STEPS, in_process, save_exact_llama
+from training.lorakit import AUDIT, audit_in, context_in, data_of
+from truth.exactllama import in_process
 
 from tailrisk.cli import run, wiring
 from tailrisk.cluster.session import ray_session
@@ -34,7 +33,7 @@ SETTINGS = {"epochs": 4, "patience": 4, "batch": 24, "rows": 5, "learning_rate":
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trainer")
-    save_exact_llama(folder)
+    audit_in(folder)
     return folder
 
 
@@ -66,26 +65,18 @@ def test_a_killed_worker_costs_an_epoch_at_most_and_mlflow_has_one_finished_run(
     folder: Path, tmp_path: Path, monkeypatch, capfd
 ):
     """Against the same fit in one process, to the same draws."""
-    training = {**SETTINGS, "rounds": 1, "draws": 800}
-    target = {"model": "model", "dtype": "float64", "device": "cpu", "sampling": {"max_new_tokens": STEPS}}
-    config = {
-        "target": target,
-        "prompts": {"path": "prompts.jsonl"},
-        "proposals": [{"name": "opened", "kind": "prefix", "text": "w1"}],
-        "judge": {"kind": "python", "function": "judge.py:harmful"},
-        "budget": {"pilot": 20, "batch": 64, "rounds": 2},
-        "training": training,
+    changes = {
+        "target": {**AUDIT["target"], "adapter": None, "dtype": "float64"},
+        "training": {**SETTINGS, "rounds": 1, "draws": 800},
     }
-    (folder / "audit.yaml").write_text(yaml.safe_dump({**config, "tracking": {"uri": None}}))
-    lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
-    (folder / "prompts.jsonl").write_text("\n".join(lines))
+    audit_in(folder, **changes, tracking={"uri": None})
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     monkeypatch.setattr(wiring, "on_ray", in_process)
     train(folder, alone)
     shutil.copytree(alone / "draws-1", shared / "draws-1")
     capfd.readouterr()
 
-    (folder / "audit.yaml").write_text(yaml.safe_dump({**config, "tracking": {"uri": "sqlite:///mlflow.db"}}))
+    audit_in(folder, **changes, tracking={"uri": "sqlite:///mlflow.db"})
     killed: list[list[list[float]]] = []
     thread = threading.Thread(target=killer, args=(shared / "fit-1", killed), daemon=True)
     thread.start()

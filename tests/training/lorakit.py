@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from tinymodel import prompt, words
 from training.stepcount import Counted
-from truth.exactllama import STEPS, VOCAB, enumerated, harmful_ids
+from truth.exactllama import STEPS, VOCAB, enumerated, harmful_ids, save_exact_llama
 
 from tailrisk.config import Config
 from tailrisk.models.engine import View
@@ -42,9 +45,43 @@ TEXTS = (
     "w5 w1",
     "w4 w0 w2",
 )
+AUDIT: dict[str, Any] = {
+    "run": {"seed": 3},
+    "target": {
+        "model": "model",
+        "adapter": "adapter",
+        "dtype": "float32",
+        "device": "cpu",
+        "sampling": {"max_new_tokens": STEPS},
+    },
+    "prompts": {"path": "prompts.jsonl"},
+    "proposals": [{"name": "opened", "kind": "prefix", "text": "w1"}],
+    "judge": {"kind": "python", "function": "judge.py:harmful"},
+    "budget": {"pilot": 20, "batch": 64, "rounds": 2},
+    "training": {
+        "rounds": 2,
+        "draws": 800,
+        "epochs": 5,
+        "batch": 32,
+        "rows": 32,
+        "learning_rate": 0.01,
+        "kl": 0.0,
+    },
+}
+"""An audit of that Llama, and how it is trained for."""
 WHATEVER = Beginning()
 PROMPTS = [prompt(text, f"p{i}") for i, text in enumerate(TEXTS)]
 ASIDE = frozenset({"p9", "p10", "p11"})
+
+
+def audit_in(folder: Path, name: str = "audit.yaml", **changes: Any) -> Path:
+    """The configuration in a folder with all that it names; sections of ``changes`` are taken whole."""
+    if not (folder / "prompts.jsonl").exists():
+        save_exact_llama(folder)
+        lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
+        (folder / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / name).write_text(yaml.safe_dump({**AUDIT, **changes}), encoding="utf-8")
+    return folder / name
 
 
 def law_of(context: Context, view: View, asked: Prompt) -> dict[tuple[int, ...], float]:

@@ -77,7 +77,7 @@ def test_on_top_of_a_prefix_the_fit_is_of_what_it_leaves(folder: Path, tmp_path:
     assert data.outside == pytest.approx(outside, abs=1e-9) and (outside > 0.01) == (beginning is SHUT)
     held = [p for p in PROMPTS if p.id in ASIDE]
     before = [exact_divergence(context, context.view, p, beginning) for p in held]
-    result = fitted(context, SETTINGS.model_copy(update={"epochs": 5}), data)
+    result = fitted(context, SETTINGS, data)
     assert result.before == pytest.approx(np.mean(before), abs=1e-3)
     view = learned_view(context, SETTINGS.shape, result.state, tmp_path / "out")
     after = [exact_divergence(context, view, p, beginning) for p in held]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from tinymodel import words
-from training.lorakit import TEXTS, law_of
-from truth.exactllama import STEPS, VOCAB, harmful_ids, save_exact_llama
+from training.lorakit import AUDIT, audit_in, law_of
+from truth.exactllama import VOCAB, harmful_ids
 
 from families.alone import draws_needed, of_laws
 from tailrisk.audit.recovery import rebuild_folder
@@ -24,26 +22,8 @@ from tailrisk.proposals import build_laws, load_target
 from tailrisk.training.loradata import split_prompts
 from tailrisk.training.lorajob import learned_proposal
 
-CONFIG: dict[str, Any] = {
-    "run": {"seed": 3},
-    "target": {
-        "model": "model",
-        "adapter": "adapter",
-        "dtype": "float32",
-        "device": "cpu",
-        "sampling": {"max_new_tokens": STEPS},
-    },
-    "prompts": {"path": "prompts.jsonl"},
-    "proposals": [
-        {"name": "opened", "kind": "prefix", "text": "w1"},
-        {"name": "adapter-off", "kind": "lora", "adapter": "target", "scale": 0.0},
-    ],
-    "judge": {"kind": "python", "function": "judge.py:harmful"},
-    "budget": {"pilot": 20, "batch": 64, "rounds": 2},
-    "tracking": {"uri": None},
-    "training": {"batch": 32, "rows": 32, "learning_rate": 0.01, "kl": 0.0},
-}
-CASES = (("target", 2, 800), ("target", 2, 4000), ("opened", 2, 800), ("opened", 2, 4000))
+PROPOSALS = [*AUDIT["proposals"], {"name": "adapter-off", "kind": "lora", "adapter": "target", "scale": 0.0}]
+CASES = (("target", 2, 4000), ("opened", 1, 800), ("opened", 2, 800), ("opened", 2, 4000))
 """Base, rounds, and draws of each."""
 QUICK = (("opened", 1, 800),)
 MOST = 3000
@@ -52,7 +32,7 @@ MOST = 3000
 def measure(out: Path, *, quick: bool) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
-    config = _config(out)
+    config = load_config(audit_in(out, proposals=PROPOSALS, tracking={"uri": None}))
     fits, proposals, console = {}, [], Console(stderr=True, highlight=False)
     for base, rounds_, draws in QUICK if quick else CASES:
         name = f"learned-on-{base}-{rounds_}x{draws}"
@@ -103,14 +83,6 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
         "rows": rows,
         "fits": fits,
     }
-
-
-def _config(out: Path) -> Config:
-    save_exact_llama(out)
-    lines = [json.dumps({"id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
-    (out / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    (out / "audit.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
-    return load_config(out / "audit.yaml")
 
 
 def _divergence(log_q: np.ndarray, column: int) -> float:
