@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +60,7 @@ def changed(tree: Any, place: str, value: Any = None) -> Any:
     """A copy with ``place`` set to ``value`` or, without one, with the last letter of its name lost."""
     tree = json.loads(json.dumps(tree))  # what is used twice in a file (an anchor) is two things here
     *path, last = [int(key) if key.isdigit() else key for key in place.split("|")]
-    part = tree
+    part: Any = tree
     for key in path:
         part = part[key]
     if value is None:
@@ -160,7 +161,7 @@ def test_what_is_wrong_in_the_job_is_found(place: str, value: Any):
     assert rayjob_faults(changed(rayjob(), place, value)) != []
 
 
-WRITTEN = [p for p in CLUSTERS.rglob("*") if p.suffix in (".yaml", ".py", ".json")]
+WRITTEN = [p for p in CLUSTERS.rglob("*") if p.suffix in (".yaml", ".py", ".json", ".md")]
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda p: p.name)
@@ -287,6 +288,16 @@ def test_nodes_that_do_not_come_are_no_longer_asked_for(monkeypatch, with_nodes,
     assert not (tmp_path / "run").exists()
     assert "no 2 nodes" in capsys.readouterr().err
     assert ray.asked == [{"bundles": [{"GPU": 1}] * 2}, {"num_cpus": 0}]
+
+
+def test_a_job_that_is_stopped_lets_go_of_its_nodes_and_stops_its_command(monkeypatch, with_nodes):
+    ray = FakeRay(monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as left:
+        with_nodes("--nodes", "1", "--gpus", "1", "--", "sh", "-c", "kill -TERM $PPID; exec sleep 60")
+    assert left.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 3.0, "that is how long Ray waits before it kills"
+    assert ray.asked[-1] == {"num_cpus": 0}
 
 
 def commands() -> list[list[str]]:
