@@ -64,10 +64,11 @@ def start(port: int, nodes: int, cpus: int, dashboard: int | None) -> int:
     try:
         _start(folder, port, nodes, cpus, dashboard)
     except BaseException as error:  # also Ctrl-C: half a cluster is of no use
+        if isinstance(error, RuntimeError):
+            print(error, file=sys.stderr)
         stop(port)
         if not isinstance(error, RuntimeError):
             raise
-        print(error, file=sys.stderr)
         return 1
     print(f"A head and {nodes} more nodes of {cpus} CPUs each, on this machine only. To use them:")
     print(f"  . {folder}/env")
@@ -98,11 +99,11 @@ def _start(folder: Path, port: int, nodes: int, cpus: int, dashboard: int | None
     head = ["--head", f"--port={port}", f"--include-dashboard={bool(dashboard)}"]
     head += [f"--dashboard-host={HOST}", f"--ray-client-server-port={_free_port()}"]
     head += [f"--dashboard-port={dashboard}"] if dashboard else []
+    joining = [f"--address={HOST}:{port}", "--include-log-monitor=false"]  # one for a machine is enough
     started: list[list[int]] = []
     logs: list[tuple[subprocess.Popen[bytes], Path]] = []
     for name in ["head", *(f"node-{i + 1}" for i in range(nodes))]:
-        special = head if name == "head" else [f"--address={HOST}:{port}"]
-        command = [sys.executable, "-c", LAUNCH, "start", *special, *common]
+        command = [sys.executable, "-c", LAUNCH, "start", *(head if name == "head" else joining), *common]
         command.append(f"--dashboard-agent-listen-port={_free_port()}")
         # A folder each: nodes that start at the same time would take the same names for their sockets.
         command.append(f"--temp-dir={folder / name}")
@@ -152,6 +153,7 @@ def stop(port: int) -> int:
     for pid, born in _alive(ours):
         _signal(pid, born, signal.SIGKILL)
     shutil.rmtree(folder)
+    print(f"Stopped {len(started)} nodes.")
     return 0
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +213,19 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_stopping_nodes_spares_a_process_that_has_the_number_of_one_by_now(tmp_path, monkeypatch):
+    module = script("local-multinode")
+    child = subprocess.Popen(["sleep", "60"])
+    born = module._born(child.pid)
+    for lie, ended in ((born - 1, None), (born, -signal.SIGTERM)):
+        (tmp_path / "nodes").mkdir()
+        (tmp_path / "nodes" / "nodes.json").write_text(json.dumps([[child.pid, lie]]))
+        monkeypatch.setattr(module, "folder_of", lambda port: tmp_path / "nodes")
+        assert module.stop(1) == 0
+        assert child.poll() == ended
+        assert not (tmp_path / "nodes").exists()
 
 
 def test_the_job_runs_an_audit_that_its_configuration_allows():
