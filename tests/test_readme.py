@@ -67,6 +67,16 @@ def test_the_cheap_commands_run_in_order(tmp_path):
     assert "certified" in done.stdout
 
 
+def test_the_audit_of_init_can_be_submitted_as_shown(tmp_path):
+    """As far as it goes without a cluster: nothing answers at this address."""
+    shown = [words for words in commands() if words[0] == "tailrisk"]
+    (submit,) = [words for words in shown if words[:3] == ["tailrisk", "submit", "my-audit/tailrisk.yaml"]]
+    run(next(words for words in shown if words[1] == "init"), tmp_path)
+    done = run([*submit, "--address", "http://127.0.0.1:1"], tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "sending 2 files" in done.stderr and "no job server of Ray answers" in done.stderr
+
+
 @pytest.mark.slow
 def test_doctor_runs(tmp_path):
     done = run(["tailrisk", "doctor"], tmp_path)

@@ -67,5 +67,5 @@ def test_help_groups_the_verbs():
         [sys.executable, "-m", "tailrisk", "--help"], capture_output=True, text=True, check=True
     )
     first = [line.strip("│╭─ ").split(" ")[0] for line in done.stdout.splitlines()]
-    verbs = ["Start", "init", "doctor", "Run", "plan", "audit", "Inspect", "show", "report"]
+    verbs = ["Start", "init", "doctor", "Run", "plan", "audit", "submit", "Inspect", "show", "report"]
     assert [word for word in first if word in verbs] == verbs

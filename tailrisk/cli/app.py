@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tailrisk import __version__
-from tailrisk.cli import audit, doctor, guard, init, plan, report, show
+from tailrisk.cli import audit, doctor, guard, init, plan, report, show, submit
 from tailrisk.cli.train import train
 
 START, MAKE, RUN, INSPECT = "Start", "Make proposals", "Run", "Inspect"
@@ -42,5 +42,6 @@ app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.add_typer(train, name="train", rich_help_panel=MAKE)
 app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)
+app.command("submit", rich_help_panel=RUN)(submit.submit)
 app.command("show", rich_help_panel=INSPECT)(show.show)
 app.command("report", rich_help_panel=INSPECT)(report.report)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+MODEL_FILES = [*_SMALL_FILES, "*.safetensors"]
+"""What is read of a model's repository."""
 
 
 class ModelRef(NamedTuple):
@@ -268,7 +270,7 @@ def _check_complete(ref: ModelRef, info: dict[str, Any]) -> None:
 def _hub_folder(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = [*_SMALL_FILES, "*.safetensors"] if weights else _SMALL_FILES
+    patterns = MODEL_FILES if weights else _SMALL_FILES
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
