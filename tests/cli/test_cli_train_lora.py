@@ -187,6 +187,7 @@ def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):
 
 def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatch, capfd):
     """Of 1,600 draws half go to the fit, once, on top of a prefix; the estimates rest on others."""
+    monkeypatch.setattr(wiring, "on_ray", in_process)
     fitted = {"name": "fitted", "kind": "learned", "share": 0.5, "base": "shut"}
     proposals = [{"name": "shut", "kind": "prefix", "avoid": ["w0", "w2 w2"]}, fitted]
     changes = {
