@@ -17,7 +17,7 @@ from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, Sear
 from tailrisk.methodconfig import SearchGrid as SearchGrid
 from tailrisk.proposalconfig import AblationProposal as AblationProposal
 from tailrisk.proposalconfig import CheckpointProposal as CheckpointProposal
-from tailrisk.proposalconfig import LearnedProposal, Name, ProposalConfig, Section
+from tailrisk.proposalconfig import LearnedProposal, LoraChange, Name, ProposalConfig, Section
 from tailrisk.proposalconfig import LoraProposal as LoraProposal
 from tailrisk.proposalconfig import PrefixProposal as PrefixProposal
 from tailrisk.proposalconfig import SystemPromptProposal as SystemPromptProposal
@@ -204,6 +204,13 @@ class Config(Section):
     def learned(self) -> tuple[LearnedProposal, ...]:
         """Proposals that are fitted before the estimates begin."""
         return tuple(p for p in self.proposals if isinstance(p, LearnedProposal))
+
+    @property
+    def adapters(self) -> list[str]:
+        """All adapters as they are named, the target's own and those of proposals."""
+        own = [] if self.target.adapter is None else [self.target.adapter]
+        changes = (c for p in self.proposals for c in p.changes if isinstance(c, LoraChange))
+        return list(dict.fromkeys([*own, *(c.adapter for c in changes if c.adapter != "target")]))
 
     def fit_folder(self, name: str) -> Path:
         """Where the learned proposal of this name has its draws and adapters: beside the run folder."""

@@ -89,9 +89,14 @@ class ProposalBase(Section):
     switch: int | None = Field(default=None, ge=1)
 
     @property
+    def placed_changes(self) -> list[tuple[str, Change]]:
+        """What is changed in the target, in order, each with its place in the proposal's section: '' is the section
+        itself, else ``also.N``. Nothing for kinds that are no change of it."""
+        return []
+
+    @property
     def changes(self) -> tuple[Change, ...]:
-        """What is changed in the target, in order; nothing for kinds that are no change of it."""
-        return ()
+        return tuple(change for _, change in self.placed_changes)
 
 
 class CombinedProposal(ProposalBase):
@@ -109,16 +114,16 @@ class CombinedProposal(ProposalBase):
         return self
 
     @property
-    def changes(self) -> tuple[Change, ...]:
-        return self.also
+    def placed_changes(self) -> list[tuple[str, Change]]:
+        return [(f"also.{number}", change) for number, change in enumerate(self.also)]
 
 
 class ChangeProposal(CombinedProposal):
     """A change by itself; those of ``also`` come after it."""
 
     @property
-    def changes(self) -> tuple[Change, ...]:
-        return (self, *self.also)  # pyright: ignore[reportReturnType]
+    def placed_changes(self) -> list[tuple[str, Change]]:
+        return [("", self), *super().placed_changes]  # pyright: ignore[reportReturnType]
 
 
 class SystemPromptProposal(SystemPromptChange, ChangeProposal):

@@ -13,6 +13,15 @@ import torch
 from tailrisk.records import Prompt
 
 PAD, BOS, EOS = 0, 1, 2
+TINY_AUDIT = """
+target: {model: model, dtype: float32, sampling: {max_new_tokens: 3}}
+prompts: {path: prompts.txt}
+proposals:
+  - {name: steered, kind: system_prompt, text: "w3 w3 w3"}
+  - {name: opened, kind: prefix, text: "w5"}
+cluster: {models: {num_cpus: 1}}
+"""
+"""What audits of a tiny model in the folder ``model`` have in common; run, judge and budget are to be added."""
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %} {{ message['role'] }} {{ message['content'] }} {% endfor %}"

@@ -14,7 +14,6 @@ from tailrisk.models.interventions.adapter import CONFIG, WEIGHTS
 from tailrisk.models.loading import MODEL_FILES
 from tailrisk.proposalconfig import (
     AblationChange,
-    ChangeProposal,
     CheckpointProposal,
     LoraChange,
     VectorChange,
@@ -59,9 +58,8 @@ def named_paths(config: Config) -> Iterator[Named]:
         place = f"proposals.{number}"
         if isinstance(proposal, CheckpointProposal):
             yield from _models(config, f"{place}.model", proposal.model)
-        for index, change in enumerate(proposal.changes):
-            further = index - isinstance(proposal, ChangeProposal)
-            where = place if further < 0 else f"{place}.also.{further}"
+        for inner, change in proposal.placed_changes:
+            where = f"{place}.{inner}" if inner else place
             match change:
                 case LoraChange() if change.adapter != "target":
                     yield Named(f"{where}.adapter", change.adapter, "adapter")

@@ -85,7 +85,7 @@ def _rounds(
     from tailrisk.training.lorajob import FitJob, beginning_of, reader
 
     aside = split_prompts(prompts, config.training.held_out, config.run.seed)
-    read = reader(config)
+    read, beginning = reader(config), beginning_of(config)
     audits: list[dict[str, PromptHits]] = []
     before: Path | None = None
     for number in range(1, config.training.rounds + 1):
@@ -93,7 +93,7 @@ def _rounds(
         drawing = drawing_config(config, out, number, before)
         drawn, draws, digests = _draw(drawing, prompts, console, live, workers)
         audits.append(drawn)
-        data = fit_data(joined(audits), aside, read, config.training.ess, beginning_of(config))
+        data = fit_data(joined(audits), aside, read, config.training.ess, beginning)
         seed = derive_seed(config.run.seed, "fit", number)
         adapter = out / f"adapter-{number}"
         job = FitJob(config, data, seed, adapter, out / f"fit-{number}", digests)

@@ -14,7 +14,6 @@ from tailrisk.models.loading import load_config, load_tokenizer, model_digest, r
 from tailrisk.proposalconfig import (
     AblationChange,
     Change,
-    ChangeProposal,
     CheckpointProposal,
     LoraChange,
     PrefixProposal,
@@ -105,13 +104,11 @@ def check_proposals(config: Config, target: Parts | None, stops: tuple[int, ...]
     result = Found()
     for proposal in config.proposals:
         where = f"proposal {proposal.name!r}"
-        for number, change in enumerate(proposal.changes):
-            # The proposal's own change goes by its name, a further one also by its place in the list.
-            key, place = proposal.name, where
-            if (further := number - isinstance(proposal, ChangeProposal)) >= 0:
-                key, place = f"{key}.also.{further}", f"{where}: also.{further}"
-            with found.collected(place):
-                _check_change(config, change, target, key, place, found, result)
+        for place, change in proposal.placed_changes:
+            key = f"{proposal.name}.{place}" if place else proposal.name
+            at = f"{where}: {place}" if place else where
+            with found.collected(at):
+                _check_change(config, change, target, key, at, found, result)
         with found.collected(where):
             match proposal:
                 case PrefixProposal() if target is not None:

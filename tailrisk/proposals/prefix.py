@@ -8,6 +8,8 @@ tokens deep"), which is why these strata are worth their draws.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tailrisk.config import PrefixProposal
 from tailrisk.errors import ConfigError
 from tailrisk.models.avoid import prefix_free
@@ -15,6 +17,9 @@ from tailrisk.models.laws import Law
 from tailrisk.models.tokens import opening_ids
 from tailrisk.proposals.changes import changed_view
 from tailrisk.proposals.context import Context
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
@@ -28,12 +33,13 @@ def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
             f"proposals: {proposal.name!r}: a prefix takes neither 'mix' nor 'switch'; it is the target "
             "itself from its opening on"
         )
+    opening, avoided = openings(proposal, context.tokenizer)
     law = Law(
         name=proposal.name,
         view=changed_view(proposal, context),
         digest=context.target.digest,
-        opening=opening_ids(context.tokenizer, proposal.text) if proposal.text is not None else (),
-        avoided=prefix_free(opening_ids(context.tokenizer, text) for text in proposal.avoid or ()),
+        opening=opening,
+        avoided=avoided,
     )
     stops = [i for i in law.opening if i in context.limits.stop_ids]
     if stops:
@@ -45,3 +51,14 @@ def prefix_law(proposal: PrefixProposal, context: Context) -> Law:
             f"{context.limits.max_new_tokens}"
         )
     return law
+
+
+def openings(
+    proposal: PrefixProposal, tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Tokens of the opening that is forced, and the prefix-free ones that are shut out; one of the two is empty.
+
+    Errors: ConfigError for texts without tokens.
+    """
+    opening = opening_ids(tokenizer, proposal.text) if proposal.text is not None else ()
+    return opening, prefix_free(opening_ids(tokenizer, text) for text in proposal.avoid or ())

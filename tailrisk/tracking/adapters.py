@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from tailrisk.config import Config
 from tailrisk.errors import ConfigError
-from tailrisk.proposalconfig import LoraChange
 from tailrisk.tracking.uri import masked, resolve_uri
 
 if TYPE_CHECKING:
@@ -35,16 +34,14 @@ def fetch_adapters(config: Config) -> Config:
     fetched; or where there is no ``tracking.uri``.
     """
     found = {}
-    for reference in dict.fromkeys(references(config)):
+    for reference in references(config):
         found[reference] = _fetched(config, reference)
     return config.with_places(found) if found else config
 
 
 def references(config: Config) -> Iterator[str]:
     """Adapters named in MLflow, by the target and by proposals."""
-    named = [config.target.adapter or ""]
-    named += [c.adapter for p in config.proposals for c in p.changes if isinstance(c, LoraChange)]
-    yield from (n for n in named if n.startswith(("models:", "runs:")))
+    yield from (name for name in config.adapters if name.startswith(("models:", "runs:")))
 
 
 def _fetched(config: Config, reference: str) -> Path:

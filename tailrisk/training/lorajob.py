@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tailrisk import __version__
 from tailrisk.config import Config
 from tailrisk.errors import ConfigError
-from tailrisk.models.avoid import prefix_free
 from tailrisk.models.engine import View
 from tailrisk.models.loading import load_tokenizer, resolve_model
-from tailrisk.models.tokens import opening_ids, render_prompt
+from tailrisk.models.tokens import render_prompt
 from tailrisk.proposalconfig import (
     CombinedProposal,
     LoraChange,
@@ -24,6 +23,7 @@ from tailrisk.proposalconfig import (
 )
 from tailrisk.proposals import load_target
 from tailrisk.proposals.changes import changed_view
+from tailrisk.proposals.prefix import openings
 from tailrisk.records import Prompt
 from tailrisk.training.backends import open_backend
 from tailrisk.training.loradata import Beginning, FitData, Ids
@@ -121,8 +121,7 @@ def beginning_of(config: Config) -> Beginning:
     if not isinstance(base, PrefixProposal):
         return Beginning()
     tokenizer = load_tokenizer(resolve_model(config.target.model, config.base))
-    opening = opening_ids(tokenizer, base.text) if base.text is not None else ()
-    return Beginning(opening, prefix_free(opening_ids(tokenizer, text) for text in base.avoid or ()))
+    return Beginning(*openings(base, tokenizer))
 
 
 def run_fit(job: FitJob, watch: Watcher, after_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:

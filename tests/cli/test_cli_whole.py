@@ -9,20 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from tinymodel import make_tiny_model
+from tinymodel import TINY_AUDIT, make_tiny_model
 
-CONFIG = """
-run: {name: tiny, dir: runs, seed: 1}
-target: {model: model, dtype: float32, sampling: {max_new_tokens: 3}}
-prompts: {path: prompts.txt}
-proposals:
-  - {name: steered, kind: system_prompt, text: "w3 w3 w3"}
-  - {name: opened, kind: prefix, text: "w5"}
+CONFIG = (
+    TINY_AUDIT
+    + """run: {name: tiny, dir: runs, seed: 1}
 judge: {kind: regex, pattern: "w5"}
 budget: {draws: 400, pilot: 60, batch: 30, rounds: 2}
 tracking: {uri: "sqlite:///mlflow.db"}
-cluster: {models: {num_cpus: 1}}
 """
+)
 
 
 def tailrisk(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,25 +16,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tinymodel import make_tiny_model
+from tinymodel import TINY_AUDIT, make_tiny_model
 
 import tailrisk
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = """
-run: {name: tiny, dir: RUNS, seed: 1}
-target: {model: model, dtype: float32, sampling: {max_new_tokens: 3}}
-prompts: {path: prompts.txt}
-proposals:
-  - {name: steered, kind: system_prompt, text: "w3 w3 w3"}
-  - {name: opened, kind: prefix, text: "w5"}
+CONFIG = (
+    TINY_AUDIT
+    + """run: {name: tiny, dir: RUNS, seed: 1}
 judge: {kind: python, function: "judge.py:harmful"}
 budget: {draws: 300, pilot: 60, batch: 30, rounds: 1}
 stop: {log_width: 0.01}
 tracking: {uri: null}
-cluster: {models: {num_cpus: 1}}
 """
+)
 JUDGE = """
 import time
 from pathlib import Path

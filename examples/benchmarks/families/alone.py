@@ -7,11 +7,14 @@ told apart here: a fifth of the draws are the target's, the others the proposal'
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from families.pool import PromptPool
+from tailrisk.audit.state import AuditState
+from tailrisk.cli.lorarounds import Round
 from tailrisk.records import FloatArray
 from tailrisk.stats.weights import own_correction
 
@@ -66,3 +69,24 @@ def draws_needed(answers: Answers, truth: float, most: int, seed: int = 5) -> in
         first = n if held else None
         n = math.ceil(n * STEP)
     return None
+
+
+def row(name: str, learned: bool, nats: float, needed: list[int | None]) -> dict[str, Any]:
+    """One law in the results; infinitely far is None."""
+    far = round(float(nats), 3) if np.isfinite(nats) else None
+    return {"name": name, "learned": learned, "nats": far, "needed": needed}
+
+
+def fit_of(rounds: Sequence[Round]) -> dict[str, Any]:
+    """What the rounds of a training took, and what came out of the last."""
+    cards = [r.card for r in rounds if r.card is not None]
+    return {
+        "draws": sum(r.draws for r in rounds),
+        "seconds": round(sum(e["seconds"] for card in cards for e in card["epochs"]), 1),
+        **{key: cards[-1][key] for key in ("divergence", "data", "epochs")},
+    }
+
+
+def seconds_a_draw(state: AuditState) -> float:
+    numbers = [n for ledger in state.ledgers.values() for _, n in ledger.numbers()]
+    return sum(n.seconds for n in numbers) / state.draws

@@ -11,7 +11,7 @@ from tinymodel import words
 from training.lorakit import AUDIT, audit_in, law_of
 from truth.exactllama import VOCAB, harmful_ids
 
-from families.alone import draws_needed, of_laws
+from families.alone import draws_needed, fit_of, of_laws, row, seconds_a_draw
 from tailrisk.audit.recovery import rebuild_folder
 from tailrisk.cli.lorarounds import drawing_config, learn
 from tailrisk.cli.wiring import on_ray
@@ -43,12 +43,7 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
         rounds = learn(own, out / name, console, live=False, workers=on_ray)
         proposals.append(learned_proposal(own, name, str(rounds[-1].adapter.resolve())))
         seconds = _seconds(own, out / name)
-        cards = [r.card for r in rounds if r.card is not None]
-        fits[name] = {
-            "draws": sum(r.draws for r in rounds),
-            "seconds": round(sum(e["seconds"] for card in cards for e in card["epochs"]), 1),
-            **{key: cards[-1][key] for key in ("divergence", "data", "epochs")},
-        }
+        fits[name] = fit_of(rounds)
     laws = build_laws(
         config.model_copy(update={"proposals": (*config.proposals, *proposals)}).at(config.base)
     )
@@ -64,17 +59,11 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
     for column, name in enumerate(laws.names):
         if column:
             nats = np.mean([_divergence(log_q[harm], column) for log_q in scored.values()])
-            rows.append(
-                {
-                    "name": name,
-                    "learned": name in fits,
-                    "nats": round(float(nats), 3) if np.isfinite(nats) else None,
-                    "needed": [
-                        draws_needed(of_laws(log_q[:, 0], log_q[:, column], harm), truths[i], MOST)
-                        for i, log_q in scored.items()
-                    ],
-                }
-            )
+            needed = [
+                draws_needed(of_laws(log_q[:, 0], log_q[:, column], harm), truths[i], MOST)
+                for i, log_q in scored.items()
+            ]
+            rows.append(row(name, name in fits, float(nats), needed))
     return {
         "prompts": list(scored),
         "p": list(truths.values()),
@@ -95,5 +84,4 @@ def _divergence(log_q: np.ndarray, column: int) -> float:
 def _seconds(config: Config, out: Path) -> float:
     state = rebuild_folder(drawing_config(config, out, 1, None), load_prompts(config), out / "draws-1")
     assert state is not None
-    numbers = [n for ledger in state.ledgers.values() for _, n in ledger.numbers()]
-    return sum(n.seconds for n in numbers) / state.draws
+    return seconds_a_draw(state)

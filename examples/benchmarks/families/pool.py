@@ -16,7 +16,6 @@ from tailrisk.configfile import dump_resolved, load_config
 from tailrisk.judges import build_judge
 from tailrisk.models.interventions.adapter import adapter_digest
 from tailrisk.prompts import load_prompts
-from tailrisk.proposalconfig import LoraChange
 from tailrisk.proposals import build_laws
 from tailrisk.records import FloatArray, IntArray, Prompt
 from tailrisk.stats import RoundDraws
@@ -100,8 +99,7 @@ def gather(
     resolved = dump_resolved(config)
     made_from = {section: resolved[section] for section in ("target", "proposals", "judge")}
     # An adapter may be fitted anew in the same folder.
-    paths = {c.adapter for p in config.proposals for c in p.changes if isinstance(c, LoraChange)} - {"target"}
-    made_from["adapters"] = [adapter_digest(config.resolve(path)) for path in sorted(paths)]
+    made_from["adapters"] = [adapter_digest(config.resolve(name)) for name in config.adapters]
     stamp = json.dumps({**made_from, "own": own, "each": each}, sort_keys=True)
     laws = None
     pools = []

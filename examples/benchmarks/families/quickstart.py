@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from families.alone import draws_needed, of_pool
+from families.alone import draws_needed, fit_of, of_pool, row, seconds_a_draw
 from families.pool import QUICKSTART, gather
 from tailrisk.audit.recovery import rebuild_folder
 from tailrisk.cli.lorarounds import drawing_config, learn
@@ -40,15 +40,10 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
         config, before, folder = load_config(QUICKSTART, (*settings, *own)), folder, out / base
         if (before / "draws-1").is_dir() and not (folder / "draws-1").exists():
             shutil.copytree(before / "draws-1", folder / "draws-1")
-        (done,) = learn(config, folder, console, live=False, workers=on_ray)
-        assert done.card is not None
+        rounds = learn(config, folder, console, live=False, workers=on_ray)
         name = f"learned-on-{base}"
-        proposals.append(learned_proposal(config, name, str(done.adapter.resolve())))
-        fits[name] = {
-            "draws": done.draws,
-            "seconds": round(sum(e["seconds"] for e in done.card["epochs"]), 1),
-            **{key: done.card[key] for key in ("divergence", "data", "epochs")},
-        }
+        proposals.append(learned_proposal(config, name, str(rounds[-1].adapter.resolve())))
+        fits[name] = fit_of(rounds)
     plain = load_config(QUICKSTART, settings)
     far, seconds = divergences(plain, folder)
     config = plain.model_copy(update={"proposals": (*plain.proposals, *proposals)}).at(plain.base)
@@ -61,17 +56,11 @@ def measure(out: Path, *, quick: bool) -> dict[str, Any]:
     for column, name in enumerate(config.component_names):
         if column:
             nats = fits[name]["divergence"]["after"] if name in fits else far[name]
-            pairs = zip(pools, truths, strict=True)
-            rows.append(
-                {
-                    "name": name,
-                    "learned": name in fits,
-                    "nats": round(float(nats), 3) if np.isfinite(nats) else None,
-                    "needed": [
-                        draws_needed(of_pool(p, column), t.value, MOST) if t.value else None for p, t in pairs
-                    ],
-                }
-            )
+            needed = [
+                draws_needed(of_pool(p, column), t.value, MOST) if t.value else None
+                for p, t in zip(pools, truths, strict=True)
+            ]
+            rows.append(row(name, name in fits, nats, needed))
     return {
         "prompts": [p.prompt.id for p in pools],
         "p": [t.value for t in truths],
@@ -96,5 +85,4 @@ def divergences(config: Config, out: Path) -> tuple[dict[str, float], float]:
         if prompt in aside and len(parts.part):
             log_parts, whole = np.log(parts.part), float(np.log(parts.part.sum()))
             rows.append([hit_divergence(log_parts, parts.log_q[:, 0] - q, whole) for q in parts.log_q.T])
-    seconds = sum(numbers.seconds for ledger in state.ledgers.values() for _, numbers in ledger.numbers())
-    return dict(zip(state.laws.names, np.mean(rows, axis=0), strict=True)), seconds / state.draws
+    return dict(zip(state.laws.names, np.mean(rows, axis=0), strict=True)), seconds_a_draw(state)
