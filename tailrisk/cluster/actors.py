@@ -15,8 +15,13 @@ from typing import NamedTuple
 
 from tailrisk.audit.protocols import Judge, LawCard, Laws
 from tailrisk.audit.work import Draws, draw_batch, judge_texts
+from tailrisk.cluster.group import Place
 from tailrisk.config import Config
+from tailrisk.models.sharding import Parallel
 from tailrisk.records import Batch, JudgedTexts, Prompt
+
+MEETING_S = 600.0
+"""How long ranks wait for each other, in collectives too; the driver ends a group long before where one is lost."""
 
 LawsFactory = Callable[[], Laws]
 JudgeFactory = Callable[[], Judge]
@@ -41,6 +46,14 @@ def judge_of(config: Config) -> Judge:
     return build_judge(config)
 
 
+class Shard(NamedTuple):
+    """Which rank of a sharded model an actor is, and whether Ray gave it a GPU."""
+
+    parallel: Parallel
+    rank: int
+    gpu: bool
+
+
 class _Worker:
     def __init__(self, prompts: Mapping[str, Prompt], threads: int) -> None:
         self._prompts = prompts
@@ -49,24 +62,47 @@ class _Worker:
             os.environ[name] = str(threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-    def ping(self) -> str:
-        return _place()
+    def ping(self) -> Place:
+        return Place(_place(), "")
 
 
 class ModelActor(_Worker):
-    def __init__(self, factory: LawsFactory, prompts: Mapping[str, Prompt], threads: int) -> None:
+    """``shard``: this actor is one rank of a model that is cut into several."""
+
+    def __init__(
+        self, factory: LawsFactory, prompts: Mapping[str, Prompt], threads: int, shard: Shard | None = None
+    ) -> None:
         super().__init__(prompts, threads)
         self._factory = factory
         self._laws: Laws | None = None
+        self._shard = shard
+        if shard is not None and not shard.gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = (
+                ""  # all ranks would take the same card, which nobody gave them
+            )
 
-    def build(self) -> Built:
+    def ping(self) -> Place:
+        if self._shard is None or self._shard.rank != 0:
+            return super().ping()
+        from tailrisk.models import sharding
+
+        return Place(_place(), sharding.meeting_place())
+
+    def build(self, endpoint: str) -> Built:
+        """``endpoint``: where the ranks of a sharded model meet."""
+        if self._shard is not None:
+            from tailrisk.models import sharding
+
+            sharding.join(self._shard.parallel, self._shard.rank, endpoint, MEETING_S)
         self._laws = self._factory()
         return Built(_place(), LawCard.of(self._laws))
 
-    def run(self, batch: Batch) -> Draws:
-        """Draws and scores one batch; raises ModelError where its numbers cannot be right."""
+    def run(self, batch: Batch) -> Draws | None:
+        """Draws and scores one batch; raises ModelError where its numbers cannot be right. Ranks but the first
+        keep theirs: they have drawn the same."""
         assert self._laws is not None, "build() comes first"
-        return draw_batch(self._laws, self._prompts[batch.prompt_id], batch)
+        draws = draw_batch(self._laws, self._prompts[batch.prompt_id], batch)
+        return draws if self._shard is None or self._shard.rank == 0 else None
 
 
 class JudgeActor(_Worker):
@@ -75,7 +111,7 @@ class JudgeActor(_Worker):
         self._factory = factory
         self._judge: Judge | None = None
 
-    def build(self) -> Built:
+    def build(self, endpoint: str) -> Built:
         self._judge = self._factory()
         return Built(_place(), None)
 

@@ -29,6 +29,7 @@ from tailrisk.cluster.actors import (
     judge_of,
     laws_of,
 )
+from tailrisk.cluster.group import make_group
 from tailrisk.cluster.pool import Pool, wait
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
@@ -74,7 +75,7 @@ class RayExecutor:
             remote = ray.remote(actor).options(
                 num_cpus=size.num_cpus, num_gpus=size.num_gpus, max_restarts=0, max_task_retries=0
             )
-            make = functools.partial(remote.remote, factory, by_id, max(1, int(size.num_cpus)))
+            make = functools.partial(make_group, remote, size, (factory, by_id, max(1, int(size.num_cpus))))
             return Pool(
                 name, size, make, self._built, timeout_s=cluster.batch_timeout_s, retries=cluster.retries
             )

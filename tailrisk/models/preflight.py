@@ -25,6 +25,7 @@ from tailrisk.models.checks import (
 )
 from tailrisk.models.digests import ids_digest, text_digest
 from tailrisk.models.loading import load_generation_config, model_digest, resolve_model
+from tailrisk.models.sharding import check_parallel
 from tailrisk.proposalconfig import SystemPromptChange
 from tailrisk.records import Prompt
 
@@ -79,6 +80,9 @@ def check(config: Config, prompts: Sequence[Prompt]) -> Preflight:
     adapters |= checks.adapters
     directions |= checks.directions
     models |= checks.models
+    for name, architecture in {"target": target.config, **checks.configs}.items():
+        with found.collected(name if name == "target" else f"proposal {name!r}"):
+            check_parallel(config.cluster.models.parallel, architecture)
     template, rendered = "", {}
     with found.collected("target"):
         template = tokens.template_digest(target.tokenizer)

@@ -83,7 +83,7 @@ def test_worker_killed_in_the_middle(executor, tmp_path, how):
             if how == "sigkill":
                 os.kill(pid_of(outcome.worker), signal.SIGKILL)
             else:
-                ray.kill(pool._models._replicas[0].handle)
+                ray.kill(pool._models._replicas[0]._group._actors[0])
     assert len({r.worker for r in results.values()}) == 2
     assert_same(results, prompts, batches, tmp_path)
 
