@@ -233,6 +233,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _device(self) -> Config:
+        if self.cluster.models.ranks > 1 and self.target.device != "auto":
+            raise ValueError(
+                f"target.device is {self.target.device!r}, and Ray gives each process of a sharded model "
+                "(cluster.models.tensor_parallel, pipeline_parallel) its own GPU; leave it at auto"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _learned(self) -> Config:
         learned = self.learned
         if learned and self.method.kind != "mixture":

@@ -71,11 +71,8 @@ class RayExecutor:
         for name, size in (("models", cluster.models), ("judges", cluster.judges)):
             resources.require_room(name, size, wait_s=patience)
 
-        def pool(name: str, actor: Any, factory: Any, size: PoolConfig) -> Pool:
-            remote = ray.remote(actor).options(
-                num_cpus=size.num_cpus, num_gpus=size.num_gpus, max_restarts=0, max_task_retries=0
-            )
-            make = functools.partial(make_group, remote, size, (factory, by_id, max(1, int(size.num_cpus))))
+        def pool(name: str, actor: type, factory: Any, size: PoolConfig) -> Pool:
+            make = functools.partial(make_group, actor, size, (factory, by_id, max(1, int(size.num_cpus))))
             return Pool(
                 name, size, make, self._built, timeout_s=cluster.batch_timeout_s, retries=cluster.retries
             )

@@ -107,22 +107,25 @@ class Group:
             ray.util.remove_placement_group(self._placement)
 
 
-def make_group(remote: Any, pool: PoolConfig, args: tuple[Any, ...]) -> Group:
-    """Submits a worker of ``pool``: one actor of the remote class, or one for each rank, which then learns its own."""
-    if pool.ranks == 1:
-        return Group([remote.remote(*args)])
+def make_group(actor: type, pool: PoolConfig, args: tuple[Any, ...]) -> Group:
+    """Submits a worker of ``pool``: one actor of the class, or one for each rank, which then learns its own."""
+    import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     from tailrisk.cluster.actors import Shard
     from tailrisk.cluster.resources import demand
 
+    remote: Any = ray.remote(actor)
+    options = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "max_restarts": 0, "max_task_retries": 0}
+    if pool.ranks == 1:
+        return Group([remote.options(**options).remote(*args)])
     placement = placement_group([demand(pool)] * pool.ranks, strategy="STRICT_PACK")
     actors = []
     for rank in range(pool.ranks):
         strategy = PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=rank)
         shard = Shard(pool.parallel, rank, pool.num_gpus > 0)
-        actors.append(remote.options(scheduling_strategy=strategy).remote(*args, shard))
+        actors.append(remote.options(**options, scheduling_strategy=strategy).remote(*args, shard))
     return Group(actors, placement)
 
 

@@ -9,27 +9,16 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from tailrisk.config import Parallel
 from tailrisk.errors import ClusterError, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch.distributed import TCPStore
     from transformers import PretrainedConfig
-    from transformers.distributed import DistributedConfig
-
-
-class Parallel(NamedTuple):
-    """``tensor`` pieces of every layer times ``pipeline`` parts of the stack of layers, a process each."""
-
-    tensor: int = 1
-    pipeline: int = 1
-
-    @property
-    def ranks(self) -> int:
-        return self.tensor * self.pipeline
+    from transformers.distributed.configuration_utils import DistributedConfig
 
 
 PIPELINED = (
@@ -50,16 +39,14 @@ _CUT = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "voca
 """What tensor parallelism cuts into equal pieces, by its name in an architecture's configuration."""
 
 _joined: Parallel | None = None
-_store: TCPStore | None = None
+_store: Any = None
 
 
 def meeting_place() -> str:
     """host:port at which this process, as rank 0, waits for the other ranks, all of them on this machine."""
-    from torch.distributed import TCPStore
-
     global _store
     # The port is taken from now on: one that was only found free could be another's by the time of the meeting.
-    _store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    _store = _tcp_store("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     return f"127.0.0.1:{_store.port}"
 
 
@@ -79,7 +66,7 @@ def join(parallel: Parallel, rank: int, endpoint: str, timeout_s: float) -> None
     limit = timedelta(seconds=timeout_s)
     try:
         if rank:
-            _store = dist.TCPStore(host, int(port), is_master=False, timeout=limit)
+            _store = _tcp_store(host, int(port), is_master=False, timeout=limit)
         dist.init_process_group(
             "nccl" if torch.cuda.is_available() else "gloo",
             store=_store,
@@ -93,6 +80,12 @@ def join(parallel: Parallel, rank: int, endpoint: str, timeout_s: float) -> None
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         ) from error
     _joined = parallel
+
+
+def _tcp_store(*where: Any, **options: Any) -> Any:
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+    return TCPStore(*where, **options)
 
 
 def leave() -> None:
@@ -109,7 +102,7 @@ def distributed_config() -> DistributedConfig | None:
     """How a model is to be loaded in this process; None: whole."""
     if _joined is None or _joined.ranks == 1:
         return None
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
     return DistributedConfig(
         tp_size=_joined.tensor, tp_plan="auto" if _joined.tensor > 1 else None, pp_size=_joined.pipeline
