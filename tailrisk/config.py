@@ -171,13 +171,21 @@ class PoolConfig(Section):
 
 
 class ClusterConfig(Section):
-    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one."""
+    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one. ``checkpoints``:
+    workers that have the models of checkpoint proposals; null: the target's have them too."""
 
     address: str = "local"
     models: PoolConfig = PoolConfig(num_cpus=2)
+    checkpoints: PoolConfig | None = None
     judges: PoolConfig = PoolConfig(num_cpus=0)
     batch_timeout_s: float = Field(default=1800.0, gt=0.0)
     retries: int = Field(default=3, ge=0)
+
+    @property
+    def pools(self) -> dict[str, PoolConfig]:
+        """Those that there are, by name."""
+        apart = {} if self.checkpoints is None else {"checkpoints": self.checkpoints}
+        return {"models": self.models, **apart, "judges": self.judges}
 
     @field_validator("judges")
     @classmethod
@@ -234,12 +242,34 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _device(self) -> Config:
-        if self.cluster.models.ranks > 1 and self.target.device != "auto":
+        sharded = any(pool.ranks > 1 for pool in self.cluster.pools.values())
+        if sharded and self.target.device != "auto":
             raise ValueError(
                 f"target.device is {self.target.device!r}, and Ray gives each process of a sharded model "
-                "(cluster.models.tensor_parallel, pipeline_parallel) its own GPU; leave it at auto"
+                "(tensor_parallel, pipeline_parallel) its own GPU; leave it at auto"
             )
         return self
+
+    @model_validator(mode="after")
+    def _checkpoints(self) -> Config:
+        if self.cluster.checkpoints is None:
+            return self
+        if self.method.kind != "mixture":
+            raise ValueError(f"cluster.checkpoints is for method mixture, and method is {self.method.kind!r}")
+        for proposal in self.proposals:
+            if isinstance(proposal, CheckpointProposal) and (proposal.mix, proposal.switch) != (1.0, None):
+                raise ValueError(
+                    f"proposals: {proposal.name!r} is mixed with the target token by token, so its model must be "
+                    "beside it; leave out cluster.checkpoints, or mix and switch"
+                )
+        return self
+
+    @property
+    def apart(self) -> tuple[CheckpointProposal, ...]:
+        """Proposals whose models have workers of their own."""
+        if self.cluster.checkpoints is None:
+            return ()
+        return tuple(p for p in self.proposals if isinstance(p, CheckpointProposal))
 
     @model_validator(mode="after")
     def _learned(self) -> Config:

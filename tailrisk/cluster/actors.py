@@ -11,18 +11,22 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tailrisk.audit.protocols import Judge, LawCard, Laws
-from tailrisk.audit.work import Draws, draw_batch, judge_texts
+from tailrisk.audit.work import Draws, Held, draw_batch, draw_part, judge_texts, score
 from tailrisk.cluster.group import Place
 from tailrisk.config import Config
 from tailrisk.models.sharding import Parallel
-from tailrisk.records import Batch, JudgedTexts, Prompt
+from tailrisk.records import Batch, FloatArray, JudgedTexts, Prompt
 
 MEETING_S = 600.0
 """How long ranks wait for each other, in collectives too; the driver ends a group long before where one is lost."""
 
+T = TypeVar("T")
 LawsFactory = Callable[[], Laws]
 JudgeFactory = Callable[[], Judge]
 
@@ -35,9 +39,17 @@ class Built(NamedTuple):
 
 
 def laws_of(config: Config) -> Laws:
+    """The laws of ``config`` without those that are apart."""
     from tailrisk.proposals import build_laws
 
-    return build_laws(config)
+    here = tuple(p for p in config.proposals if p not in config.apart)
+    return build_laws(config.model_copy(update={"proposals": here}))
+
+
+def checkpoints_of(config: Config) -> Laws:
+    from tailrisk.proposals import build_checkpoints
+
+    return build_checkpoints(config)
 
 
 def judge_of(config: Config) -> Judge:
@@ -100,9 +112,22 @@ class ModelActor(_Worker):
     def run(self, batch: Batch) -> Draws | None:
         """Draws and scores one batch; raises ModelError where its numbers cannot be right. Ranks but the first
         keep theirs: they have drawn the same."""
+        return self._answer(draw_batch(self._held_laws(), self._prompts[batch.prompt_id], batch))
+
+    def draw(self, batch: Batch, held: Held) -> Draws | None:
+        """Draws one batch and scores it under the laws that this worker has."""
+        return self._answer(draw_part(self._held_laws(), self._prompts[batch.prompt_id], batch, held))
+
+    def score(self, batch: Batch, tokens: Sequence[NDArray[np.int32]], held: Held) -> FloatArray | None:
+        """[n, laws of the audit] scores of a batch that another worker has drawn, under the laws that this one has."""
+        return self._answer(score(self._held_laws(), self._prompts[batch.prompt_id], tokens, batch, held))
+
+    def _held_laws(self) -> Laws:
         assert self._laws is not None, "build() comes first"
-        draws = draw_batch(self._laws, self._prompts[batch.prompt_id], batch)
-        return draws if self._shard is None or self._shard.rank == 0 else None
+        return self._laws
+
+    def _answer(self, value: T) -> T | None:
+        return value if self._shard is None or self._shard.rank == 0 else None
 
 
 class JudgeActor(_Worker):

@@ -133,8 +133,8 @@ def agree(tokens: NDArray[np.int64]) -> None:
         )
 
 
-def check_parallel(parallel: Parallel, config: PretrainedConfig) -> None:
-    """Refuses a model that cannot be cut so, from its architecture alone.
+def check_parallel(parallel: Parallel, config: PretrainedConfig, section: str) -> None:
+    """Refuses a model that cannot be cut as ``section`` of the configuration says, from its architecture alone.
 
     Errors: ModelError that says what does not divide, and into how many pieces the model can be cut.
     """
@@ -142,24 +142,24 @@ def check_parallel(parallel: Parallel, config: PretrainedConfig) -> None:
     if parallel.pipeline > 1:
         if text.model_type not in PIPELINED:
             raise ModelError(
-                f"cluster.models.pipeline_parallel: models of type {text.model_type} are not known to run so, "
+                f"{section}.pipeline_parallel: models of type {text.model_type} are not known to run so, "
                 f"those of {', '.join(PIPELINED)} are; use tensor_parallel"
             )
         if parallel.pipeline > text.num_hidden_layers:
             raise ModelError(
-                f"cluster.models.pipeline_parallel is {parallel.pipeline}, and the model has "
+                f"{section}.pipeline_parallel is {parallel.pipeline}, and the model has "
                 f"{text.num_hidden_layers} layers"
             )
     if parallel.tensor > 1:
         if not getattr(text, "base_model_tp_plan", None):
             raise ModelError(
-                f"cluster.models.tensor_parallel: transformers does not know how to cut models of type "
+                f"{section}.tensor_parallel: transformers does not know how to cut models of type "
                 f"{text.model_type}; set it to 1"
             )
         sizes = {name: int(size) for name in _CUT if (size := getattr(text, name, None))}
         if uneven := [f"{name} {size}" for name, size in sizes.items() if size % parallel.tensor]:
             fits = [n for n in range(1, min(sizes.values()) + 1) if not any(s % n for s in sizes.values())]
             raise ModelError(
-                f"cluster.models.tensor_parallel is {parallel.tensor}, which does not divide the model's "
+                f"{section}.tensor_parallel is {parallel.tensor}, which does not divide the model's "
                 f"{', '.join(uneven)}; sizes that do: {', '.join(map(str, fits))}"
             )

@@ -27,7 +27,7 @@ TWO = {"models": {"num_cpus": 1, "tensor_parallel": 2}}
 
 def place_of(executor: RayExecutor, rank: int) -> int:
     """The process id of one rank of the first worker, which must be idle."""
-    actor = executor._models._replicas[0]._group._actors[rank]
+    actor = executor._holders["models"]._replicas[0]._group._actors[rank]
     return int(ray.get(actor.ping.remote(), timeout=60).worker.rpartition(":")[2])
 
 

@@ -137,17 +137,17 @@ def llama(**sizes: int) -> Any:
 
 
 def test_what_does_not_divide_is_said_before_anything_is_loaded():
-    check_parallel(Parallel(3), llama())
-    check_parallel(Parallel(1, 30), llama())
+    check_parallel(Parallel(3), llama(), "cluster.models")
+    check_parallel(Parallel(1, 30), llama(), "cluster.models")
     with pytest.raises(
         ModelError, match=r"num_attention_heads 9, num_key_value_heads 3; sizes that do: 1, 3$"
     ):
-        check_parallel(Parallel(2), llama())
+        check_parallel(Parallel(2), llama(), "cluster.models")
     with pytest.raises(ModelError, match=r"num_key_value_heads 2; sizes that do: 1, 2$"):
-        check_parallel(Parallel(4), llama(num_attention_heads=8, num_key_value_heads=2))
+        check_parallel(Parallel(4), llama(num_attention_heads=8, num_key_value_heads=2), "cluster.models")
     with pytest.raises(ModelError, match="30 layers"):
-        check_parallel(Parallel(1, 31), llama())
+        check_parallel(Parallel(1, 31), llama(), "cluster.models")
     with pytest.raises(ModelError, match="type phi are not known"):
-        check_parallel(Parallel(1, 2), AutoConfig.for_model("phi"))
+        check_parallel(Parallel(1, 2), AutoConfig.for_model("phi"), "cluster.models")
     with pytest.raises(ModelError, match="does not know how to cut models of type gpt2"):
-        check_parallel(Parallel(2), AutoConfig.for_model("gpt2"))
+        check_parallel(Parallel(2), AutoConfig.for_model("gpt2"), "cluster.models")
