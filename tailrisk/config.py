@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from tailrisk.methodconfig import GridConfig as GridConfig
 from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, SearchMethod
 from tailrisk.methodconfig import SearchGrid as SearchGrid
+from tailrisk.nodelabels import as_bytes, checked_labels
 from tailrisk.proposalconfig import AblationProposal as AblationProposal
 from tailrisk.proposalconfig import CheckpointProposal as CheckpointProposal
 from tailrisk.proposalconfig import LearnedProposal, LoraChange, Name, ProposalConfig, Section
@@ -25,6 +26,8 @@ from tailrisk.proposalconfig import VectorProposal as VectorProposal
 from tailrisk.trainingconfig import LoraTraining
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Memory = Annotated[int, BeforeValidator(as_bytes), Field(ge=2**20, le=2**47)]
+Labels = Annotated[dict[str, str], AfterValidator(checked_labels)]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 
@@ -121,26 +124,70 @@ class TrackingConfig(Section):
 
 
 class PoolConfig(Section):
-    min: int = Field(default=1, ge=1)
+    """Workers of one role: between ``min`` and ``max`` of them, as there is work, and what each asks of its node.
+
+    ``memory``: bytes, or a number with a unit (40GiB). ``accelerator``: the GPU's type as Ray names it (H100).
+    ``labels``: what the node's labels must be, in Ray's words (``{ray.io/market-type: spot}``; also ``!spot``,
+    ``in(a,b)``, ``!in(a,b)``); ``fallback``: other labels that will do, tried in order where no node has these.
+    ``idle_s``: seconds without work after which a worker above ``min`` is let go.
+    """
+
+    min: int = Field(default=1, ge=0)
     max: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=1.0, ge=0.0)
     num_gpus: float = Field(default=0.0, ge=0.0)
+    memory: Memory | None = None
+    accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    labels: Labels = Field(default_factory=dict)
+    fallback: tuple[Labels, ...] = ()
+    idle_s: float = Field(default=60.0, ge=0.0)
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one worker, all on one node, of which each asks for the resources above."""
+        return 1
 
     @model_validator(mode="after")
-    def _ordered(self) -> PoolConfig:
+    def _possible(self) -> PoolConfig:
         if self.max < self.min:
             raise ValueError(f"max ({self.max}) is below min ({self.min})")
+        if self.num_gpus > 1 and not self.num_gpus.is_integer():
+            raise ValueError(f"num_gpus ({self.num_gpus:g}): a worker has a share of one GPU, or whole ones")
+        if any(0 < n < 1e-4 for n in (self.num_cpus, self.num_gpus)):
+            raise ValueError("num_cpus and num_gpus: Ray counts in steps of 0.0001; give 0 or more than that")
+        if self.accelerator is not None and self.num_gpus == 0:
+            raise ValueError(
+                f"accelerator ({self.accelerator}) is the type of a GPU, and num_gpus is 0; set num_gpus"
+            )
+        if self.fallback and not self.labels:
+            raise ValueError("fallback is for workers that find no node with labels, and there are no labels")
+        if not all(self.fallback):
+            raise ValueError("fallback: empty labels fit every node; leave them out, with labels, for that")
         return self
 
 
 class ClusterConfig(Section):
-    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one."""
+    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one.
+
+    ``wait_for_nodes_s``: how long a pool may be without any worker that has a node, at the start or when all are
+    lost; None: 30 minutes on a cluster that brings up nodes by itself, one minute on any other.
+    """
 
     address: str = "local"
     models: PoolConfig = PoolConfig(num_cpus=2)
     judges: PoolConfig = PoolConfig(num_cpus=0)
     batch_timeout_s: float = Field(default=1800.0, gt=0.0)
     retries: int = Field(default=3, ge=0)
+    wait_for_nodes_s: float | None = Field(default=None, gt=0.0)
+
+    @model_validator(mode="after")
+    def _models_there(self) -> ClusterConfig:
+        if self.models.min < 1:
+            raise ValueError(
+                "models.min is 0, and an audit draws from its beginning to its end, with laws that the first "
+                "worker tells of; give 1 or more (judges may have 0)"
+            )
+        return self
 
 
 class Config(Section):

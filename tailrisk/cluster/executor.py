@@ -29,6 +29,8 @@ from tailrisk.cluster.actors import (
     judge_of,
     laws_of,
 )
+from tailrisk.cluster.nodes import NodeWatch
+from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.pool import Pool, wait
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
@@ -45,7 +47,8 @@ class RayExecutor:
     picklable. Making an executor returns when the first model worker and the first judge worker are ready.
 
     Raises:
-        ClusterError: the cluster has no room for the workers (named resource), or they die while loading.
+        ClusterError: the cluster has no room for the workers (named resource) and gets none in the time that
+            ``cluster.wait_for_nodes_s`` gives, or they die while loading.
         ModelError, ConfigError, ...: what a worker raised while it loaded, unchanged.
     """
 
@@ -66,17 +69,22 @@ class RayExecutor:
         self._card: LawCard | None = None
         self._stash: list[Outcome] = []
         self._count = itertools.count()
-        patience = 0.0 if cluster.address == "local" else resources.PLACE_TIMEOUT_S
-        for name, size in (("models", cluster.models), ("judges", cluster.judges)):
-            resources.require_room(name, size, wait_s=patience)
+        nodes = NodeWatch()
 
         def pool(name: str, actor: Any, factory: Any, size: PoolConfig) -> Pool:
-            remote = ray.remote(actor).options(
-                num_cpus=size.num_cpus, num_gpus=size.num_gpus, max_restarts=0, max_task_retries=0
-            )
+            patience = Patience(name, size, cluster)
+            patience.require_room()
+            remote = ray.remote(actor).options(**resources.options(size), max_restarts=0, max_task_retries=0)
             make = functools.partial(remote.remote, factory, by_id, max(1, int(size.num_cpus)))
             return Pool(
-                name, size, make, self._built, timeout_s=cluster.batch_timeout_s, retries=cluster.retries
+                name,
+                size,
+                make,
+                self._built,
+                timeout_s=cluster.batch_timeout_s,
+                retries=cluster.retries,
+                patience=patience,
+                nodes=nodes,
             )
 
         laws = laws_factory or functools.partial(laws_of, config)

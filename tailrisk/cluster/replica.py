@@ -34,11 +34,25 @@ class Replica:
         self.name = name
         self.stage = Stage.PLACING
         self.place = ""
+        self.node = ""
+        """Ray's id of its node, once it has one and was asked for it."""
+        self.leaving = False
+        """Its node was told to end: nothing new is given to it."""
         self.calls: list[Call] = []
         self.since = time.monotonic()
         """When the present stage began, or for a ready replica when its first call became the first."""
         self.handle = make()
         self.start_ref: Any = self.handle.ping.remote()
+
+    @property
+    def pending(self) -> bool:
+        """It waits for a node that has room."""
+        return self.stage is Stage.PLACING
+
+    @property
+    def idle_s(self) -> float | None:
+        """Seconds without work; None for one that has work or is not ready."""
+        return self.waited() if self.stage is Stage.READY and not self.calls else None
 
     @property
     def alone(self) -> bool:
