@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tailrisk.cluster.nodes import NodeWatch, node_of
+from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.replica import Call, Replica, Stage
 from tailrisk.cluster.sizing import IN_FLIGHT, Sizing
@@ -240,7 +240,7 @@ class Pool:
         self._nodes.look()
         for replica in list(self._replicas):
             if replica.stage is not Stage.PLACING and not replica.node:
-                replica.node = node_of(replica.handle)
+                replica.locate()
             replica.leaving = replica.leaving or self._nodes.leaves(replica.node)
             if replica.calls or not (replica.leaving or self._nodes.dead(replica.node)):
                 continue

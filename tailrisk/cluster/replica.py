@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tailrisk.cluster.nodes import node_of
 from tailrisk.cluster.tasks import Task
 
 
@@ -85,6 +86,9 @@ class Replica:
     def waited(self) -> float:
         """Seconds in this stage; for a ready replica with calls, seconds its first call has been running."""
         return time.monotonic() - self.since
+
+    def locate(self) -> None:
+        self.node = node_of(self.handle)
 
     def kill(self) -> None:
         """Ends the actor, whatever it is doing; safe for one that is dead."""

@@ -28,13 +28,19 @@ def demand(pool: PoolConfig) -> dict[str, float]:
     return {name: n for name, n in wanted.items() if n > 0}
 
 
-def options(pool: PoolConfig) -> dict[str, Any]:
-    """The same as options of a Ray actor. Needs a session."""
+def amounts(pool: PoolConfig) -> dict[str, Any]:
+    """The same as options of a Ray actor."""
     asked: dict[str, Any] = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
     if pool.memory is not None:
         asked["memory"] = pool.memory
     if pool.accelerator is not None:
         asked["accelerator_type"] = pool.accelerator
+    return asked
+
+
+def options(pool: PoolConfig) -> dict[str, Any]:
+    """All that an actor asks for, as its options: the amounts, and on which nodes. Needs a session."""
+    asked = amounts(pool)
     if pool.labels:
         asked["label_selector"] = dict(pool.labels)
         if pool.fallback:
