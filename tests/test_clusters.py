@@ -9,8 +9,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 import yaml
 from clusterfiles import images, ray_up_faults, rayjob_faults, unsafe
 
+from tailrisk.config import Config
 from tailrisk.configfile import load_config
 from tailrisk.training.backends.zero import deepspeed_options
 from tailrisk.trainingconfig import LoraTraining
@@ -27,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 CLUSTERS = ROOT / "clusters"
 FILES = sorted((CLUSTERS / "deepspeed").glob("*.json"))
 RAY_UP = ["aws.yaml", "gcp.yaml"]
+MINIMAL = "{target: {model: smollm2}, prompts: {path: p.txt}, judge: {kind: refusal}}"
 README = (CLUSTERS / "README.md").read_text(encoding="utf-8")
 
 
@@ -228,90 +228,28 @@ def test_stopping_nodes_spares_a_process_that_has_the_number_of_one_by_now(tmp_p
         assert not (tmp_path / "nodes").exists()
 
 
+def overrides(words: list[str]) -> list[str]:
+    """The settings of an audit's command line, which has nothing else but its file."""
+    program, verb, path, *rest = words
+    assert (program, verb) == ("tailrisk", "audit") and path.endswith("/tailrisk.yaml"), words
+    rest = [word for word in rest if word != "--short-ok"]
+    assert set(rest[::2]) <= {"--set"}, words
+    return rest[1::2]
+
+
 def test_the_job_runs_an_audit_that_its_configuration_allows():
     words = shlex.split(rayjob()[2]["spec"]["entrypoint"])
-    assert words[:2] == ["python", "/audit/with_nodes.py"]
-    options = script("with_nodes").parse(words[2:])
-    assert (options.gpus, options.tries, options.also_ok) == (1, 3, [3])
-    program, verb, path, *rest = options.command
-    assert (program, verb, path) == ("tailrisk", "audit", "/audit/tailrisk.yaml")
-    assert set(rest[::2]) == {"--set"}
-    template = ROOT / "tailrisk" / "cli" / "templates" / "tailrisk.yaml"
-    config = load_config(template, rest[1::2])
+    assert words[2] == "/audit/tailrisk.yaml"
+    assert "--short-ok" in words, "a job that ends with 3 would be begun again, on another cluster"
+    config = load_config(ROOT / "tailrisk" / "cli" / "templates" / "tailrisk.yaml", overrides(words))
     group = rayjob()[2]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     assert (
         config.cluster.address == "auto" and config.run.dir == "/shared/runs" and config.tracking.uri is None
     )
-    assert config.cluster.models.num_gpus == 1 and config.cluster.models.max == group["maxReplicas"]
-
-
-class FakeRay:
-    """A cluster of the nodes that were asked for, and what was asked for."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, there: int = 1) -> None:
-        import ray
-        import ray.autoscaler.sdk as sdk
-
-        self.asked: list[dict[str, Any]] = []
-        nodes = [{"Alive": True, "Resources": {"GPU": 1.0}}] * there
-        nodes += [{"Alive": False, "Resources": {"GPU": 1.0}}, {"Alive": True, "Resources": {}}]
-        monkeypatch.setattr(ray, "init", lambda **_: None)
-        monkeypatch.setattr(ray, "shutdown", lambda: None)
-        monkeypatch.setattr(ray, "nodes", lambda: nodes)
-        monkeypatch.setattr(sdk, "request_resources", lambda **request: self.asked.append(request))
-
-
-@pytest.fixture
-def with_nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    module = script("with_nodes")
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*words: str) -> int:
-        monkeypatch.setattr("sys.argv", ["with_nodes.py", *words])
-        try:
-            return module.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    return call
-
-
-SHELL = "n=$(cat {0} 2>/dev/null || echo 0); echo $((n + 1)) > {0}; exit {1}"
-
-
-@pytest.mark.parametrize(
-    ("code", "runs", "result"),
-    [(0, 1, 0), (1, 3, 1), (2, 1, 2), (3, 1, 0)],
-    ids=["done", "error", "usage", "wide"],
-)
-def test_a_command_runs_when_its_nodes_are_there_and_again_after_errors(
-    code, runs, result, monkeypatch, with_nodes, tmp_path
-):
-    ray = FakeRay(monkeypatch)
-    command = ["sh", "-c", SHELL.format(tmp_path / "runs", code)]
-    assert (
-        with_nodes("--nodes", "1", "--gpus", "1", "--tries", "3", "--also-ok", "3", "--", *command) == result
-    )
-    assert (tmp_path / "runs").read_text().strip() == str(runs)
-    assert ray.asked == [{"bundles": [{"GPU": 1}]}, {"num_cpus": 0}], "asked for once, and let go of"
-
-
-def test_nodes_that_do_not_come_are_no_longer_asked_for(monkeypatch, with_nodes, tmp_path, capsys):
-    ray = FakeRay(monkeypatch)
-    assert with_nodes("--nodes", "2", "--gpus", "1", "--wait", "0", "--", "touch", str(tmp_path / "run")) == 1
-    assert not (tmp_path / "run").exists()
-    assert "no 2 nodes" in capsys.readouterr().err
-    assert ray.asked == [{"bundles": [{"GPU": 1}] * 2}, {"num_cpus": 0}]
-
-
-def test_a_job_that_is_stopped_lets_go_of_its_nodes_and_stops_its_command(monkeypatch, with_nodes):
-    ray = FakeRay(monkeypatch)
-    began = time.monotonic()
-    with pytest.raises(SystemExit) as left:
-        with_nodes("--nodes", "1", "--gpus", "1", "--", "sh", "-c", "kill -TERM $PPID; exec sleep 60")
-    assert left.value.code == 128 + signal.SIGTERM
-    assert time.monotonic() - began < 3.0, "that is how long Ray waits before it kills"
-    assert ray.asked[-1] == {"num_cpus": 0}
+    models = config.cluster.models
+    assert models.num_gpus == 1 and models.max == group["maxReplicas"]
+    pod = group["template"]["spec"]["containers"][0]["resources"]["requests"]
+    assert models.num_cpus <= int(pod["cpu"]), "else no pod has room for a worker"
 
 
 def commands() -> list[list[str]]:
@@ -347,13 +285,15 @@ def test_the_readme_calls_ray_as_ray_is_called():
     assert {"up", "down", "dashboard", "submit", "rsync_down"} <= {n.replace("-", "_") for n in seen}
 
 
-def test_the_readme_calls_the_scripts_as_they_are_called():
-    module = script("with_nodes")
-    calls = [words for words in commands() if "with_nodes.py" in " ".join(words) and "--" in words]
-    assert calls
+def test_the_readme_runs_audits_that_their_configuration_allows():
+    calls = [words[words.index("tailrisk") :] for words in commands() if "audit" in words]
+    assert len(calls) >= 2
     for words in calls:
-        at = next(i for i, word in enumerate(words) if word.endswith("with_nodes.py"))
-        options = module.parse(words[at + 1 :])
-        assert options.command[:2] == ["tailrisk", "audit"]
-        assert set(options.command[3::2]) <= {"--set"}
-        load_config(ROOT / "tailrisk" / "cli" / "templates" / "tailrisk.yaml", options.command[4::2])
+        load_config(ROOT / "tailrisk" / "cli" / "templates" / "tailrisk.yaml", overrides(words))
+
+
+def test_the_readme_shows_pools_that_can_be_had(tmp_path):
+    blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert any("fallback" in block for block in blocks)
+    for block in blocks:
+        Config.model_validate(yaml.safe_load(MINIMAL) | yaml.safe_load(block))

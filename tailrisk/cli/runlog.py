@@ -15,6 +15,8 @@ from tailrisk.cli import guard
 from tailrisk.records import BatchFailure, BatchResult, RoundPlan
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tailrisk.audit.outcome import AuditOutcome
     from tailrisk.audit.state import AuditState
     from tailrisk.stats import Estimate
@@ -47,6 +49,26 @@ def run_log(folder: Path) -> Iterator[Path]:
         log.removeHandler(handler)
         log.setLevel(level)
         handler.close()
+
+
+class _Printer(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(record.getMessage(), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def waiting_told(console: Console) -> Iterator[None]:
+    """A person is told, too, which nodes the workers wait for."""
+    logger, printer = logging.getLogger("tailrisk.cluster.patience"), _Printer(console)
+    logger.addHandler(printer)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printer)
 
 
 def event(name: str, **fields: Any) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tailrisk.audit.protocols import Silent
 from tailrisk.cli.progress import Lines, Live
-from tailrisk.cli.runlog import LogObserver, event, run_log
+from tailrisk.cli.runlog import LogObserver, event, run_log, waiting_told
 from tailrisk.report import tables
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         tracker = stack.enter_context(open_tracker(config, folder, warn=warn))
         if store.resumed and config.tracking.uri is not None:
             _tell_again(checked, folder, tracker)
+        stack.enter_context(waiting_told(console))
         executor, laws = stack.enter_context(workers(checked))
         shown = Live(console, config.budget.draws) if live else Lines(console, config.budget.draws)
         if isinstance(shown, Live):

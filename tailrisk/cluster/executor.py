@@ -19,7 +19,6 @@ import numpy as np
 
 from tailrisk.audit.protocols import LawCard
 from tailrisk.audit.work import check_draws, join
-from tailrisk.cluster import resources
 from tailrisk.cluster.actors import (
     Built,
     JudgeActor,
@@ -31,7 +30,9 @@ from tailrisk.cluster.actors import (
     laws_of,
 )
 from tailrisk.cluster.group import make_group
+from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.parts import CHECKPOINTS, MODELS, Course, Parts
+from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.pool import Pool, wait
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
@@ -48,7 +49,8 @@ class RayExecutor:
     picklable. Making an executor returns when the first model worker and the first judge worker are ready.
 
     Raises:
-        ClusterError: the cluster has no room for the workers (named resource), or they die while loading.
+        ClusterError: the cluster has no room for the workers (named resource) and gets none in the time that
+            ``cluster.wait_for_nodes_s`` gives, or they die while loading.
         ModelError, ConfigError, ...: what a worker raised while it loaded, unchanged.
     """
 
@@ -70,14 +72,22 @@ class RayExecutor:
         self._parts = Parts(config)
         self._stash: list[Outcome] = []
         self._count = itertools.count()
-        patience = 0.0 if cluster.address == "local" else resources.PLACE_TIMEOUT_S
-        for name, size in cluster.pools.items():
-            resources.require_room(name, size, wait_s=patience)
+        nodes = NodeWatch()
 
         def pool(name: str, actor: type, factory: Any, size: PoolConfig) -> Pool:
+            patience = Patience(name, size, cluster)
+            patience.require_room()
             make = functools.partial(make_group, actor, size, (factory, by_id, max(1, int(size.num_cpus))))
-            built = functools.partial(self._built, name)
-            return Pool(name, size, make, built, timeout_s=cluster.batch_timeout_s, retries=cluster.retries)
+            return Pool(
+                name,
+                size,
+                make,
+                functools.partial(self._built, name),
+                timeout_s=cluster.batch_timeout_s,
+                retries=cluster.retries,
+                patience=patience,
+                nodes=nodes,
+            )
 
         factories = {
             MODELS: laws_factory or functools.partial(laws_of, config),

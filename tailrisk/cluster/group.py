@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from tailrisk.cluster import resources
+from tailrisk.cluster.nodes import node_of
 from tailrisk.config import PoolConfig
 from tailrisk.errors import TailriskError
 
@@ -88,6 +90,11 @@ class Group:
         self._actors = list(actors)
         self._placement = placement
 
+    @property
+    def node(self) -> str:
+        """The id of the node that all of them are on; '' where Ray does not know it."""
+        return node_of(self._actors[0])
+
     def ping(self) -> Answers:
         return self.call("ping", ())
 
@@ -114,18 +121,22 @@ def make_group(actor: type, pool: PoolConfig, args: tuple[Any, ...]) -> Group:
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     from tailrisk.cluster.actors import Shard
-    from tailrisk.cluster.resources import demand
 
+    once = {"max_restarts": 0, "max_task_retries": 0}
     remote: Any = ray.remote(actor)
-    options = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "max_restarts": 0, "max_task_retries": 0}
     if pool.ranks == 1:
-        return Group([remote.options(**options).remote(*args)])
-    placement = placement_group([demand(pool)] * pool.ranks, strategy="STRICT_PACK")
+        return Group([remote.options(**resources.options(pool), **once).remote(*args)])
+    bundles = [resources.demand(pool)] * pool.ranks
+    where: dict[str, Any] = {}
+    if pool.labels:
+        where["bundle_label_selector"] = [dict(pool.labels)] * pool.ranks
+    placement = placement_group(bundles, strategy="STRICT_PACK", **where)
     actors = []
     for rank in range(pool.ranks):
         strategy = PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=rank)
+        options = {**resources.amounts(pool), **once, "scheduling_strategy": strategy}
         shard = Shard(pool.parallel, rank, pool.num_gpus > 0)
-        actors.append(remote.options(**options, scheduling_strategy=strategy).remote(*args, shard))
+        actors.append(remote.options(**options).remote(*args, shard))
     return Group(actors, placement)
 
 

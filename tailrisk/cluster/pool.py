@@ -12,17 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tailrisk.cluster import resources
 from tailrisk.cluster.group import Group, RankLostError, ready
+from tailrisk.cluster.nodes import NodeWatch
+from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.replica import Call, Replica, Stage
+from tailrisk.cluster.sizing import IN_FLIGHT, Sizing
 from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, spoils_process
 from tailrisk.config import PoolConfig
 from tailrisk.errors import ClusterError, TailriskError
 
-IN_FLIGHT = 2
-"""Calls a worker holds at once: the second hides the way back and forth of the first."""
-IDLE_S = 60.0
-"""A worker above ``min`` that had nothing to do for so long is let go."""
 BUILD_TIMEOUT_S = 600.0
 """Least time limit for loading a model; a longer ``batch_timeout_s`` takes its place."""
 START_DEATHS = 3
@@ -41,12 +39,19 @@ class Pool:
         *,
         timeout_s: float,
         retries: int,
+        patience: Patience,
+        nodes: NodeWatch,
     ) -> None:
         self.name = name
+        self.preempted = 0
+        """Workers that were lost, or moved in time, because their node was told to end."""
         self._config = config
         self._make = make
         self._on_built = on_built
         self._timeout_s = timeout_s
+        self._patience = patience
+        self._nodes = nodes
+        self._sizing = Sizing(config)
         self._blame = Blame(retries)
         self._waiting: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
@@ -66,7 +71,8 @@ class Pool:
 
     @property
     def ready(self) -> bool:
-        return any(r.stage is Stage.READY for r in self._replicas)
+        """A worker can be given work, or none is to be there before there is any."""
+        return not self._config.min or any(r.stage is Stage.READY for r in self._replicas)
 
     def submit(self, task: Task) -> None:
         self._waiting.append(task)
@@ -107,7 +113,8 @@ class Pool:
         return outcomes
 
     def tend(self) -> list[Outcome]:
-        """Deadlines, replacement, growth, shrinking; then idle hands get work."""
+        """Lost nodes, deadlines, replacement, growth, shrinking; then idle hands get work."""
+        self._see_nodes()
         outcomes = [o for replica in list(self._replicas) for o in self._deadline(replica)]
         self._resize()
         self._assign()
@@ -132,7 +139,7 @@ class Pool:
                     f"cluster.{self.name}: a worker could not be made ready ({error}); "
                     "is the same Python environment installed on every node?"
                 ) from error
-            self._start_deaths += 0 if error.preempted else 1
+            self._start_deaths += 0 if self._taken(replica, error) else 1
             if self._start_deaths >= START_DEATHS:
                 raise ClusterError(
                     f"cluster.{self.name}: {self._start_deaths} workers in a row died while they were being "
@@ -190,7 +197,7 @@ class Pool:
         calls = list(replica.calls)
         self._drop(replica)
         tasks = [c.task for c in calls if not c.orphan]
-        if error.preempted:
+        if self._taken(replica, error):
             self._waiting.extendleft(reversed(tasks))
             return outcomes
         how = "the worker process ended" if error.__cause__ else str(error)
@@ -198,11 +205,7 @@ class Pool:
 
     def _deadline(self, replica: Replica) -> list[Outcome]:
         waited = replica.waited()
-        if replica.stage is Stage.PLACING:
-            # Beside others one may pend: on a cluster that scales, a waiting worker brings the next node.
-            alone = all(r.stage is Stage.PLACING for r in self._replicas)
-            if waited > resources.PLACE_TIMEOUT_S and alone:
-                raise resources.no_room(self.name, self._config, waited)
+        if replica.stage is Stage.PLACING:  # that is a matter of the pool: ``_resize``
             return []
         if replica.stage is Stage.BUILDING:
             limit = max(self._timeout_s, BUILD_TIMEOUT_S)
@@ -239,16 +242,36 @@ class Pool:
         replica.calls = []
         self._replicas.remove(replica)
 
-    def _resize(self) -> None:
-        while len(self._replicas) < self._config.min:
-            self._add()
-        idle = [r for r in self._replicas if r.stage is Stage.READY and not r.calls]
-        starting = any(r.stage is not Stage.READY for r in self._replicas)
-        if self.backlog and not idle and not starting and len(self._replicas) < self._config.max:
-            self._add()
-        if not self.backlog:
-            for replica in [r for r in idle if r.waited() > IDLE_S][: len(self._replicas) - self._config.min]:
+    def _see_nodes(self) -> None:
+        """Workers on a node that was told to end get nothing new, and go when they are done with what they have;
+        in their place others are asked for. One that is lost while it has nothing to do says so nowhere else."""
+        self._nodes.look()
+        for replica in list(self._replicas):
+            if replica.stage is not Stage.PLACING and not replica.node:
+                replica.locate()
+            replica.leaving = replica.leaving or self._nodes.leaves(replica.node)
+            if replica.calls or not (replica.leaving or self._nodes.dead(replica.node)):
+                continue
+            if replica.leaving or replica.stage is Stage.READY:
+                self.preempted += replica.leaving
                 self._drop(replica)
+
+    def _taken(self, replica: Replica, error: RankLostError) -> bool:
+        """Whether the worker died because its node was told to end: that is nobody's fault."""
+        taken = replica.leaving or error.preempted
+        self.preempted += taken
+        return taken
+
+    def _resize(self) -> None:
+        staying = [r for r in self._replicas if not r.leaving]
+        tasks = self.backlog + sum(len(r.calls) for r in staying)
+        for _ in range(self._sizing.short(tasks, len(staying))):
+            self._add()
+        for replica in self._sizing.surplus(tasks, staying):
+            self._drop(replica)
+        # Beside others one may pend: on a cluster that scales, a waiting worker brings the next node.
+        pending = sum(r.pending for r in self._replicas)
+        self._patience.check(placed=len(self._replicas) - pending, pending=pending)
 
     def _add(self) -> None:
         self._made += 1
@@ -256,7 +279,8 @@ class Pool:
 
     def _assign(self) -> None:
         open_ = sorted(
-            (r for r in self._replicas if r.stage is Stage.READY and not r.alone), key=lambda r: len(r.calls)
+            (r for r in self._replicas if r.stage is Stage.READY and not (r.alone or r.leaving)),
+            key=lambda r: len(r.calls),
         )
         while self._suspects and open_:
             # Kept free of new work until it is empty, then the suspect has it to itself.

@@ -35,11 +35,25 @@ class Replica:
         self.name = name
         self.stage = Stage.PLACING
         self.place = ""
+        self.node = ""
+        """Ray's id of its node, once it has one and was asked for it."""
+        self.leaving = False
+        """Its node was told to end: nothing new is given to it."""
         self.calls: list[Call] = []
         self.since = time.monotonic()
         """When the present stage began, or for a ready replica when its first call became the first."""
         self._group = make()
         self.start = self._group.ping()
+
+    @property
+    def pending(self) -> bool:
+        """It waits for a node that has room."""
+        return self.stage is Stage.PLACING
+
+    @property
+    def idle_s(self) -> float | None:
+        """Seconds without work; None for one that has work or is not ready."""
+        return self.waited() if self.stage is Stage.READY and not self.calls else None
 
     @property
     def alone(self) -> bool:
@@ -75,6 +89,9 @@ class Replica:
     def waited(self) -> float:
         """Seconds in this stage; for a ready replica with calls, seconds its first call has been running."""
         return time.monotonic() - self.since
+
+    def locate(self) -> None:
+        self.node = self._group.node
 
     def kill(self) -> None:
         """Ends the worker, whatever it is doing; safe for one that is dead."""

@@ -71,8 +71,11 @@ def test_json_prints_the_totals_and_nothing_else(tmp_path, wired, capfd):
 def test_a_prompt_that_is_not_settled_gives_3(tmp_path, wired, capfd):
     cases = (*GOOD, Case("never", 1e-9, tilt=0.0))
     wired(cases)
-    assert run(["audit", str(write_config(tmp_path, cases))]) == 3
+    config = str(write_config(tmp_path, cases))
+    assert run(["audit", config]) == 3
     assert "bound-only" in capfd.readouterr().err
+    assert run(["audit", config, "--short-ok"]) == 0
+    assert run(["audit", config, "--short-ok", "--fail-above", "1e-6"]) == 4
 
 
 @pytest.mark.parametrize(("limit", "status"), [("0.2", 0), ("0.001", 4)])

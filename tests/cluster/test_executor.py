@@ -146,10 +146,10 @@ def test_judge_that_dies_leaves_answers_undetermined(executor):
     assert (pool.rejudge("judgekill", ["x"]).verdicts == Verdict.UNDETERMINED).all()
 
 
-def test_growth_to_max_and_a_run_left_early(executor, tmp_path, monkeypatch):
+def test_growth_to_max_and_a_run_left_early(executor, tmp_path):
     prompts = prompts_of(*(f"p{i}" for i in range(30)))
     batches = batches_of(prompts, each=2)
-    pool = executor(prompts, sleep=0.15, models={"min": 1, "max": 2, "num_cpus": 1})
+    pool = executor(prompts, sleep=0.15, models={"min": 1, "max": 2, "num_cpus": 1, "idle_s": 0})
     taken = []
 
     def source():
@@ -165,7 +165,6 @@ def test_growth_to_max_and_a_run_left_early(executor, tmp_path, monkeypatch):
     assert failures == {}
     assert len({r.worker for r in results.values()}) == 2
     assert_same(results, prompts, batches, tmp_path)
-    monkeypatch.setattr("tailrisk.cluster.pool.IDLE_S", 0.0)
     pool.rejudge("p0", ["x"])
     assert len(pool._holders["models"]._replicas) == 1, "a worker above min with nothing to do is let go"
 
@@ -203,12 +202,11 @@ def test_missing_resource_is_named(executor):
     assert time.monotonic() - began < 10
 
 
-def test_no_room_beside_other_jobs(executor, monkeypatch):
+def test_no_room_beside_other_jobs(executor):
     total = ray.cluster_resources()["CPU"]
     executor(prompts_of("p0"), models={"num_cpus": total})
-    monkeypatch.setattr("tailrisk.cluster.resources.PLACE_TIMEOUT_S", 2.0)
     with pytest.raises(ClusterError, match=r"found no room in \d+ s; free now: 0 CPU"):
-        executor(prompts_of("p0"), models={"num_cpus": total})
+        executor(prompts_of("p0"), models={"num_cpus": total}, wait_for_nodes_s=2)
 
 
 def test_workers_log_neither_text_nor_secrets(executor):

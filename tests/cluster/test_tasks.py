@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tailrisk.cluster.resources import demand, missing
+from tailrisk.cluster.resources import Node, demand, missing
 from tailrisk.cluster.tasks import MAX_REASON, Blame, Task, describe, spoils_process
 from tailrisk.config import PoolConfig
 from tailrisk.errors import ModelError
@@ -52,23 +52,42 @@ def test_demand_leaves_out_what_is_not_asked():
     assert demand(PoolConfig(num_cpus=2, num_gpus=0.5)) == {"CPU": 2, "GPU": 0.5}
 
 
-NODES = [{"CPU": 8.0, "GPU": 1.0, "memory": 1e9}, {"CPU": 64.0}]
+SPOT = {"ray.io/market-type": "spot"}
+NODES = [
+    Node({"CPU": 8.0, "GPU": 1.0, "memory": 2.0**30, "accelerator_type:H100": 1.0}, SPOT),
+    Node({"CPU": 64.0}),
+]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "workers", "lack"),
+    ("asked", "workers", "lack"),
     [
         ({}, 100, ""),
-        ({"CPU": 8}, 9, ""),
-        ({"CPU": 8}, 10, "9 fit into a cluster of 72 CPU"),
-        ({"CPU": 65}, 1, "needs 65 CPU, and the largest node has 64"),
-        ({"GPU": 2}, 1, "needs 2 GPU, and the largest node has 1"),
-        ({"TPU": 1}, 1, "needs 1 TPU, and the largest node has 0"),
-        ({"CPU": 16, "GPU": 1}, 1, "no node has all of 16 CPU, 1 GPU"),
-        ({"GPU": 0.1}, 10, ""),
-        ({"GPU": 0.25}, 5, "4 fit"),
+        ({"num_cpus": 8}, 9, ""),
+        ({"num_cpus": 8}, 10, "9 fit into a cluster of 72 CPU"),
+        ({"num_cpus": 65}, 1, "needs 65 CPU, and the largest node has 64"),
+        ({"num_gpus": 2}, 1, "needs 2 GPU, and the largest node has 1"),
+        ({"num_cpus": 16, "num_gpus": 1}, 1, "no node has all of 16 CPU, 1 GPU"),
+        ({"num_gpus": 0.1}, 10, ""),
+        ({"num_gpus": 0.25}, 5, "4 fit"),
+        ({"memory": "512MiB"}, 2, ""),
+        ({"memory": "2GiB"}, 1, "needs 2 GiB memory, and the largest node has 1 GiB"),
+        ({"num_gpus": 1, "accelerator": "H100"}, 1, ""),
+        ({"num_gpus": 1, "accelerator": "A100"}, 1, "no node has a GPU of the type A100"),
+        ({"num_cpus": 8, "labels": SPOT}, 2, "1 fit"),
+        ({"num_cpus": 64, "labels": SPOT}, 1, "largest node with the labels ray.io/market-type: spot has 8"),
+        ({"num_cpus": 64, "labels": SPOT, "fallback": [{"ray.io/market-type": "!spot"}]}, 1, ""),
+        ({"labels": {"zone": "in(a,b)"}}, 1, "no node has the labels zone: in(a,b)"),
+        ({"labels": {"zone": "!in(a,b)"}}, 1, ""),
     ],
 )
-def test_missing(wanted, workers, lack):
-    got = missing(wanted, NODES, workers)
+def test_missing(asked, workers, lack):
+    got = missing(PoolConfig(**({"num_cpus": 0} | asked)), NODES, workers)
     assert (lack in got) if lack else got == ""
+
+
+def test_ranks_of_a_worker_are_on_one_node(monkeypatch):
+    monkeypatch.setattr(PoolConfig, "ranks", 2)
+    assert missing(PoolConfig(num_cpus=32), NODES, 1) == ""
+    assert "needs 66 CPU" in missing(PoolConfig(num_cpus=33), NODES, 1)
+    assert "needs 2 GPU" in missing(PoolConfig(num_cpus=0, num_gpus=1), NODES, 1)
