@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tailrisk import __version__
+from tailrisk.cachedir import cache_folder
 
 State = Literal["ok", "missing", "note"]
 
@@ -156,12 +157,6 @@ def disk(name: str, folder: Path) -> Check:
     if free < 2**30:
         return Check(name, "missing", seen, f"free at least 1 GiB on the disk of {folder}")
     return Check(name, "ok", seen)
-
-
-def cache_folder() -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("TAILRISK_CACHE") or user_cache_dir("tailrisk"))
 
 
 def cache() -> Check:

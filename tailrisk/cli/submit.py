@@ -11,6 +11,7 @@ import typer
 
 from tailrisk.cli.audit import OVER_LIMIT, SHORT, Overrides
 from tailrisk.cli.guard import Verbose, guarded, say
+from tailrisk.runconfig import is_address
 
 if TYPE_CHECKING:
     from tailrisk.cluster.submission import End, JobServer
@@ -54,7 +55,7 @@ def submit(
     """Run an audit as a job on a Ray cluster, and follow it; submitting it again resumes its run.
 
     The configuration and the files that it names by relative paths are sent. run.dir must be an absolute path
-    on storage that outlives the job. tailrisk must be installed on the cluster.
+    on storage that outlives the job, or an address such as s3://BUCKET/runs. tailrisk must be installed on the cluster.
 
     Exit status: that of the audit; 1 also where the job failed, was stopped or was not accepted.
 
@@ -100,9 +101,10 @@ def _submit(
     server = _server(address)
     made = server.submit(shlex.join(entrypoint), package.folder, submission_id)
     typer.echo(made)
-    folder = str(remote.config.run_folder)
+    folder = remote.config.run_address or str(remote.config.run_folder)
     if no_wait:
-        say(f"results will be in {folder}, as the cluster sees it\n{_hints(server, made)}")
+        where = "" if remote.config.run.remote else ", as the cluster sees it"
+        say(f"results will be in {folder}{where}\n{_hints(server, made)}")
         return
     _follow(server, made, folder)
 
@@ -152,8 +154,9 @@ def _follow(server: JobServer, submission_id: str, folder: str | None) -> None:
         raise typer.Exit(130) from None
     code = conclude(submission_id, end)
     if folder is not None and code in _COMPLETE:
-        say(f"results: {folder}, as the cluster sees it")
-        if Path(folder).is_dir():
+        remote = is_address(folder)
+        say(f"results: {folder}" + ("" if remote else ", as the cluster sees it"))
+        if remote or Path(folder).is_dir():
             say(f"they can be seen from here: tailrisk show {shlex.quote(folder)}")
     raise typer.Exit(code)
 
