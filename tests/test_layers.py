@@ -17,7 +17,16 @@ MOST_LINES = 350
 
 # What each room may import of the others when it is loaded or used; the plain modules are open to all.
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
-PLAIN |= {"prompts", "promptfiles", "searchgrid", "trainingconfig", "methodconfig", "cachedir", "runconfig"}
+PLAIN |= {
+    "prompts",
+    "promptfiles",
+    "searchgrid",
+    "trainingconfig",
+    "methodconfig",
+    "cachedir",
+    "runconfig",
+    "events",
+}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),

@@ -11,7 +11,6 @@ import typer
 
 from tailrisk.cli.audit import OVER_LIMIT, SHORT, Overrides
 from tailrisk.cli.guard import Verbose, guarded, say
-from tailrisk.runconfig import is_address
 
 if TYPE_CHECKING:
     from tailrisk.cluster.submission import End, JobServer
@@ -154,6 +153,8 @@ def _follow(server: JobServer, submission_id: str, folder: str | None) -> None:
         raise typer.Exit(130) from None
     code = conclude(submission_id, end)
     if folder is not None and code in _COMPLETE:
+        from tailrisk.runconfig import is_address
+
         remote = is_address(folder)
         say(f"results: {folder}" + ("" if remote else ", as the cluster sees it"))
         if remote or Path(folder).is_dir():

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrisk.audit.protocols import Silent
+from tailrisk.cli.clusterview import watch_cluster
 from tailrisk.cli.progress import Lines, Live
 from tailrisk.cli.remoterun import Sender, check_run_dir, open_mirror
-from tailrisk.cli.runlog import LogObserver, event, run_log
+from tailrisk.cli.runlog import LogObserver, run_log
+from tailrisk.events import event
 from tailrisk.report import tables
 
 if TYPE_CHECKING:
@@ -151,11 +153,11 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         store = stack.enter_context(RunStore.open(folder, manifest))
         stack.enter_context(run_log(folder))
         event("opened", folder=place, resumed=store.resumed, rounds=len(store.plans))
-        senders: list[Observer] = []
+        further: list[Observer] = []
         if mirror is not None:
             store.guard = mirror.check
             store.notes[:0] = mirror.notes
-            senders.append(Sender(mirror))
+            further.append(Sender(mirror))
             mirror.send()
         for note in store.notes:
             event("note", text=note)
@@ -170,7 +172,8 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         if isinstance(shown, Live):
             stack.enter_context(shown)
         reporter = Reporter()
-        observers = [LogObserver(), shown, reporter, tracker, *senders]
+        further[:0] = watch_cluster(executor, shown, config.run.name)
+        observers = [LogObserver(), shown, reporter, tracker, *further]
         outcome = run_audit(config, checked.prompts, laws, executor, store, observers=observers)
         # An observer's error is only logged; writing the page again shows it.
         report = reporter.path or render_report(folder)

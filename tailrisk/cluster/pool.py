@@ -8,11 +8,13 @@ ones). Every task that was submitted gets exactly one outcome, unless it is aban
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from tailrisk.audit.protocols import PoolStatus
 from tailrisk.cluster import resources
+from tailrisk.cluster.journal import Journal
 from tailrisk.cluster.replica import Call, Replica, Stage
 from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, spoils_process
 from tailrisk.config import PoolConfig
@@ -42,6 +44,9 @@ class Pool:
         retries: int,
     ) -> None:
         self.name = name
+        self.journal = Journal(name)
+        self.preempted = 0
+        """Workers that were lost because their node was told to end."""
         self._config = config
         self._make = make
         self._on_built = on_built
@@ -66,6 +71,19 @@ class Pool:
     @property
     def ready(self) -> bool:
         return any(r.stage is Stage.READY for r in self._replicas)
+
+    def status(self) -> PoolStatus:
+        stages = Counter(r.stage for r in self._replicas)
+        return PoolStatus(
+            self.name,
+            placing=stages[Stage.PLACING],
+            building=stages[Stage.BUILDING],
+            ready=stages[Stage.READY],
+            waiting=self.backlog,
+            running=sum(not call.orphan for r in self._replicas for call in r.calls),
+            retries=self.journal.retries,
+            preemptions=self.preempted,
+        )
 
     def submit(self, task: Task) -> None:
         self._waiting.append(task)
@@ -129,7 +147,9 @@ class Pool:
                     f"cluster.{self.name}: a worker could not be made ready ({_last_line(error)}); "
                     "is the same Python environment installed on every node?"
                 ) from error
-            self._start_deaths += 0 if getattr(error, "preempted", False) else 1
+            preempted = bool(getattr(error, "preempted", False))
+            self.preempted += preempted
+            self._start_deaths += not preempted
             if self._start_deaths >= START_DEATHS:
                 raise ClusterError(
                     f"cluster.{self.name}: {self._start_deaths} workers in a row died while they were being "
@@ -142,6 +162,7 @@ class Pool:
             return
         self._on_built(value)
         replica.built()
+        self.journal.ready(replica)
         self._start_deaths = 0
 
     def _answered(self, replica: Replica, call: Call) -> list[Outcome]:
@@ -166,6 +187,7 @@ class Pool:
             return []
         if reason := self._blame.raised(call.task, error):
             return [Outcome(call.task, None, replica.place, reason)]
+        self.journal.raised(call.task, replica.place, error)
         self._waiting.append(call.task)
         return []
 
@@ -184,6 +206,7 @@ class Pool:
         self._drop(replica)
         tasks = [c.task for c in calls if not c.orphan]
         if getattr(error, "preempted", False):
+            self.preempted += 1
             self._waiting.extendleft(reversed(tasks))
             return outcomes
         return outcomes + self._suspect(tasks, "the worker process ended", certain=len(calls) == 1)
@@ -216,6 +239,7 @@ class Pool:
         outcomes: list[Outcome] = []
         for task in tasks:
             if reason := self._blame.death(task, how, certain=certain):
+                self.journal.given_up(task)
                 outcomes.append(Outcome(task, None, "", reason))
             else:
                 self._suspects.append(task)
@@ -227,6 +251,7 @@ class Pool:
         return outcomes
 
     def _drop(self, replica: Replica) -> None:
+        self.journal.gone(replica)
         replica.kill()
         replica.calls = []
         self._replicas.remove(replica)
@@ -245,6 +270,7 @@ class Pool:
     def _add(self) -> None:
         self._made += 1
         self._replicas.append(Replica(f"{self.name}-{self._made}", self._make))
+        self.journal.asked(self._replicas[-1])
 
     def _assign(self) -> None:
         open_ = sorted(
