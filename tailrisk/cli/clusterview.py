@@ -1,4 +1,4 @@
-"""Who is told of the cluster that an audit runs on: the terminal, and Ray's metrics."""
+"""Who is told of the cluster that an audit runs on: the terminal, Ray's metrics, and the user where it is open."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ from tailrisk.events import event
 if TYPE_CHECKING:
     from tailrisk.audit.protocols import Executor
     from tailrisk.cli.progress import Progress
+    from tailrisk.config import Config
 
 logger = logging.getLogger(__name__)
+
+
+def exposure(executor: Executor, config: Config) -> str:
+    """A warning where the audit has joined a cluster that is open to others, or ''."""
+    if not isinstance(executor, Watched) or config.cluster.address == "local":
+        return ""
+    from tailrisk.cluster.exposure import of_joined
+
+    return of_joined()
 
 
 def watch_cluster(executor: Executor, shown: Progress, run: str) -> list[Observer]:

@@ -98,6 +98,8 @@ def _submit(
         say(f"not sent, expected on the cluster: {name}")
     say(f"the same by hand:\n  {plain_line(address, package.folder, entrypoint, submission_id, no_wait)}")
     server = _server(address)
+    if line := _exposure(address):
+        say(f"warning: {line}")
     made = server.submit(shlex.join(entrypoint), package.folder, submission_id)
     typer.echo(made)
     folder = remote.config.run_address or str(remote.config.run_folder)
@@ -130,6 +132,12 @@ def _server(address: str) -> JobServer:
     from tailrisk.cluster.submission import JobServer
 
     return JobServer(address)
+
+
+def _exposure(address: str) -> str:
+    from tailrisk.cluster.exposure import of_job_server
+
+    return of_job_server(address)
 
 
 def _hints(server: JobServer, submission_id: str) -> str:

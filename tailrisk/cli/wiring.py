@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrisk.audit.protocols import Silent
-from tailrisk.cli.clusterview import watch_cluster
+from tailrisk.cli.clusterview import exposure, watch_cluster
 from tailrisk.cli.progress import Lines, Live
 from tailrisk.cli.remoterun import Sender, check_run_dir, open_mirror
 from tailrisk.cli.runlog import LogObserver, run_log
@@ -168,6 +168,8 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         if store.resumed and config.tracking.uri is not None:
             _tell_again(checked, folder, tracker)
         executor, laws = stack.enter_context(workers(checked))
+        if line := exposure(executor, config):
+            warn(line, "safety")
         shown = Live(console, config.budget.draws) if live else Lines(console, config.budget.draws)
         if isinstance(shown, Live):
             stack.enter_context(shown)

@@ -103,6 +103,15 @@ def test_results_may_go_to_object_storage(audit, server, capfd):
     assert "results: s3://bucket/runs/run\n" in err and "tailrisk show s3://bucket/runs/run" in err
 
 
+def test_a_server_that_is_open_to_all_is_told_of_once_and_not_refused(audit, server, capfd, monkeypatch):
+    from tailrisk.cluster import exposure
+
+    made = server()
+    monkeypatch.setattr(exposure, "of_job_server", lambda address: f"{address}: this Ray asks for no token")
+    assert submit(audit, *SHARED) == 0 and len(made.sent) == 1
+    assert capfd.readouterr().err.count(f"warning: {URL}: this Ray asks for no token") == 1
+
+
 def test_no_wait_prints_the_id_alone_and_how_to_go_on(audit, server, capfd):
     server(AssertionError("not followed"))
     assert submit(audit, *SHARED, "--no-wait") == 0
