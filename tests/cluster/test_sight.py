@@ -121,6 +121,23 @@ def test_prometheus_the_log_and_the_terminal_tell_what_the_audit_did(
     assert re.search(r"1 node, 1 of 2 model workers ready, 1 judge worker, \d+ batches waiting", told)
 
 
+@pytest.mark.cluster
+def test_a_cluster_that_lets_in_without_a_token_is_told_of(ray_quick, monkeypatch):
+    import ray
+    from ray import _raylet
+
+    from tailrisk.cluster import exposure
+
+    assert exposure.of_joined() == "", "a local session has a token"
+    modes: Any = _raylet.AuthenticationMode
+    monkeypatch.setattr(_raylet, "get_authentication_mode", lambda: modes.DISABLED)
+    (address,) = [node["NodeManagerAddress"] for node in ray.nodes()]
+    told = exposure.of_joined()
+    assert (f"the Ray at {address} let us in without a token" in told) is not exposure.is_loopback(address)
+    monkeypatch.setattr(exposure, "is_loopback", lambda host: True)
+    assert exposure.of_joined() == ""
+
+
 def numbers(
     status: ClusterStatus, results: list[BatchResult], failures: list[BatchFailure]
 ) -> dict[str, Any]:
