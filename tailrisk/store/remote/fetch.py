@@ -122,7 +122,7 @@ def _beside_the_log(names: dict[str, int]) -> list[tuple[str, int]]:
     return [
         (name, size)
         for name, size in names.items()
-        if not is_log(name) and not name.startswith(f"{LEASES}/") and name not in DERIVED and ".." not in name
+        if not (is_log(name) or name.startswith((f"{LEASES}/", "/", ".")) or "/." in name or name in DERIVED)
     ]
 
 

@@ -23,8 +23,10 @@ from tailrisk.store.remote.objects import Objects
 SEND_S = 60.0
 MOST_PARTS = 100
 """Parts of the open segment after which it is sent as a whole in their place."""
-END_S, STOPPED_S = 600.0, 30.0
+END_S, STOPPED_S = 1800.0, 30.0
 """How long the end waits for the last upload: of an audit, and of one that was interrupted."""
+PATIENT_S = 3.0
+"""A wait that is longer is told of."""
 END_TRIES, PAUSE_S = 3, 2.0
 _LOCKS = ("lock", "lock.json")
 
@@ -65,7 +67,7 @@ class Mirror:
         self._objects = Objects(address) if isinstance(address, str) else address
         self._folder = folder
         self._mark = folder.with_name(f".{folder.name}.sent")
-        self._warn = warn
+        self._warn, self._say = warn, say
         self._send_s = send_s
         self._wake, self._end, self._done = threading.Event(), threading.Event(), threading.Event()
         self._warned = False
@@ -101,6 +103,8 @@ class Mirror:
         """Send the rest, give the lease back. Never raises; see ``trouble``."""
         self._end.set()
         self._wake.set()
+        if not self._done.wait(min(PATIENT_S, limit_s)):
+            self._say(f"sending the rest to {self.address}")
         if not self._done.wait(limit_s):
             self._met(f"not everything was sent within {limit_s:g} s")
         self._lease.release()
