@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import urllib.request
+from typing import Any
 from urllib.parse import urlsplit
 
 PROBE_S = 5.0
@@ -43,9 +44,10 @@ def of_job_server(address: str) -> str:
 def of_joined() -> str:
     """For the cluster that this process has joined; needs a session."""
     import ray
-    from ray._raylet import AuthenticationMode, get_authentication_mode
+    import ray._raylet as native
 
-    if get_authentication_mode() == AuthenticationMode.TOKEN:
+    library: Any = native
+    if library.get_authentication_mode() == library.AuthenticationMode.TOKEN:
         return ""
     addresses = [n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]]
     outside = sorted(a for a in addresses if not is_loopback(a))
