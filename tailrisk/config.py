@@ -25,16 +25,11 @@ from tailrisk.proposalconfig import LoraProposal as LoraProposal
 from tailrisk.proposalconfig import PrefixProposal as PrefixProposal
 from tailrisk.proposalconfig import SystemPromptProposal as SystemPromptProposal
 from tailrisk.proposalconfig import VectorProposal as VectorProposal
+from tailrisk.runconfig import RunConfig, working_copies
 from tailrisk.trainingconfig import LoraTraining
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
-
-
-class RunConfig(Section):
-    name: Name = "audit"
-    dir: str = "runs"
-    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class SamplingConfig(Section):
@@ -205,6 +200,11 @@ class Config(Section):
                 f"proposals: {learned[0].name!r} is fitted by the mixture's draws, and method is {self.method.kind!r}; "
                 "leave method out, or fit it before (tailrisk train lora)"
             )
+        if learned and self.run.remote:
+            raise ValueError(
+                f"proposals: {learned[0].name!r} is fitted beside the run folder, and run.dir {self.run.dir!r} is "
+                "an address; give a folder, or fit it before (tailrisk train lora)"
+            )
         if (share := sum(p.share for p in learned)) > 0.9:
             raise ValueError(
                 f"proposals: learned ones take {share:g} of the draws; leave a tenth for estimates"
@@ -268,5 +268,15 @@ class Config(Section):
         return ("target", *(p.name for p in self.proposals))
 
     @property
+    def run_dir(self) -> Path:
+        """The folder of run folders on this machine: that of working copies, where ``run.dir`` is an address."""
+        return working_copies(self.run.dir) if self.run.remote else self.resolve(self.run.dir)
+
+    @property
     def run_folder(self) -> Path:
-        return self.resolve(self.run.dir) / self.run.name
+        return self.run_dir / self.run.name
+
+    @property
+    def run_address(self) -> str | None:
+        """The address that the run folder is kept at; None where it is a folder of its own."""
+        return f"{self.run.dir}/{self.run.name}" if self.run.remote else None

@@ -17,8 +17,16 @@ MOST_LINES = 350
 
 # What each room may import of the others when it is loaded or used; the plain modules are open to all.
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
-PLAIN |= {"prompts", "promptfiles", "searchgrid", "trainingconfig", "methodconfig", "clusterconfig"}
-PLAIN |= {"nodelabels"}
+PLAIN |= {
+    "prompts",
+    "promptfiles",
+    "searchgrid",
+    "trainingconfig",
+    "methodconfig",
+    "clusterconfig",
+    "runconfig",
+}
+PLAIN |= {"nodelabels", "cachedir", "events"}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),
@@ -38,6 +46,7 @@ HEAVY: dict[str, set[str]] = {
     "transformers": {"models", "proposals", "training"},
     "peft": {"models", "proposals", "training"},
     "deepspeed": {"training"},
+    "fsspec": {"store"},
     "ray": {"cluster"},
     "mlflow": {"tracking"},
     "matplotlib": {"report"},

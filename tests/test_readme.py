@@ -77,6 +77,17 @@ def test_the_audit_of_init_can_be_submitted_as_shown(tmp_path):
     assert "sending 2 files" in done.stderr and "no job server of Ray answers" in done.stderr
 
 
+def test_the_metrics_are_those_of_the_program():
+    from tailrisk.cluster.metrics import COUNTERS, GAUGES
+
+    listed = table_after("### What can be seen")
+    wanted = {f"ray_tailrisk_{name}_total": "" for name in COUNTERS} | {"ray_tailrisk_batch_seconds": ""}
+    wanted |= {
+        f"ray_tailrisk_{name}": ", ".join(f"`{tag}`" for tag in tags) for name, (_, *tags) in GAUGES.items()
+    }
+    assert listed == wanted
+
+
 @pytest.mark.slow
 def test_doctor_runs(tmp_path):
     done = run(["tailrisk", "doctor"], tmp_path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,40 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class PoolStatus(NamedTuple):
+    """Workers of one role by stage: ``placing`` (wait for a node), ``building`` (load), ``ready``; calls that wait for
+    a worker and calls that are with one; what went wrong so far."""
+
+    name: str
+    placing: int
+    building: int
+    ready: int
+    waiting: int
+    running: int
+    retries: int
+    preemptions: int
+
+    @property
+    def workers(self) -> int:
+        return self.placing + self.building + self.ready
+
+
+class ClusterStatus(NamedTuple):
+    """``pools``: that of the models first, then that of the judges."""
+
+    nodes: int
+    pools: tuple[PoolStatus, ...]
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """An executor whose cluster can be watched."""
+
+    def watch(self, watcher: Callable[[ClusterStatus], None]) -> None:
+        """Tell ``watcher`` of the cluster about once a second, from the driver's thread, while batches run."""
+        ...
 
 
 class Observer(Protocol):

@@ -75,6 +75,12 @@ def audit(
     code = OVER_LIMIT if above else finished.outcome.exit_code
     code = 0 if short_ok and code == SHORT else code
     summarise(finished, console, fail_above, above)
+    if finished.unsent:
+        code = 1
+        guard.say(
+            f"error: the audit is complete in {finished.config.run_folder}, but not all of it is at "
+            f"{finished.config.run_address}: {finished.unsent}. Run the same command again to send the rest"
+        )
     if as_json:
         typer.echo(json.dumps(machine_summary(finished, code), allow_nan=False))
     raise typer.Exit(code)

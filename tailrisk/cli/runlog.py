@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tailrisk.audit.protocols import Silent
 from tailrisk.cli import guard
+from tailrisk.events import event
 from tailrisk.records import BatchFailure, BatchResult, RoundPlan
 
 if TYPE_CHECKING:
@@ -71,21 +71,8 @@ def waiting_told(console: Console) -> Iterator[None]:
         logger.removeHandler(printer)
 
 
-def event(name: str, **fields: Any) -> None:
-    """One structured line; values are JSON where they are not plain words."""
-    parts = [f"event={name}"]
-    for key, value in fields.items():
-        text = (
-            value
-            if isinstance(value, str) and value and not set(value) & set(' "=\n\t')
-            else json.dumps(value)
-        )
-        parts.append(f"{key}={text}")
-    log.info("%s", " ".join(parts))
-
-
 class LogObserver(Silent):
-    """Writes the rounds and the failures of an audit to the log; ids and numbers, no texts."""
+    """Writes the rounds and the batches of an audit to the log; ids and numbers, no texts."""
 
     def round_started(self, plan: RoundPlan) -> None:
         draws = sum(batch.size for batch in plan.batches)
@@ -94,9 +81,19 @@ class LogObserver(Silent):
 
     def batch_done(self, outcome: BatchResult | BatchFailure) -> None:
         if isinstance(outcome, BatchFailure):
-            event("batch_failed", key=outcome.batch.key, reason=outcome.reason)
-        elif any(outcome.judge_errors):
-            event("judge_errors", key=outcome.batch.key, count=sum(map(bool, outcome.judge_errors)))
+            event("batch_failed", key=outcome.batch.key, round=outcome.batch.round, reason=outcome.reason)
+            return
+        batch, errors = outcome.batch, sum(map(bool, outcome.judge_errors))
+        event(
+            "batch_done",
+            key=batch.key,
+            round=batch.round,
+            component=batch.component,
+            draws=outcome.n,
+            worker=outcome.worker,
+            seconds=round(outcome.seconds, 3),
+            **({"judge_errors": errors} if errors else {}),
+        )
 
     def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:
         statuses = [str(estimate.status) for estimate in estimates]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,10 @@ from tailrisk.cli.audit import wide
 from tailrisk.cli.guard import Verbose, guarded
 
 RunPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/NAME.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run folder, such as runs/NAME or s3://BUCKET/runs/NAME.", show_default=False
+    ),
 ]
 
 
@@ -27,8 +29,9 @@ def show(
     Example: tailrisk show runs/first-audit
     """
     from tailrisk.cli.folder import summary_of
+    from tailrisk.cli.remoterun import to_look_at
 
-    summary = summary_of(run)
+    summary = summary_of(to_look_at(run))
     if as_json:
         typer.echo(json.dumps(summary, allow_nan=False, indent=2))
         return

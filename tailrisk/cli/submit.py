@@ -54,7 +54,7 @@ def submit(
     """Run an audit as a job on a Ray cluster, and follow it; submitting it again resumes its run.
 
     The configuration and the files that it names by relative paths are sent. run.dir must be an absolute path
-    on storage that outlives the job. tailrisk must be installed on the cluster.
+    on storage that outlives the job, or an address such as s3://BUCKET/runs. tailrisk must be installed on the cluster.
 
     Exit status: that of the audit; 1 also where the job failed, was stopped or was not accepted.
 
@@ -98,11 +98,14 @@ def _submit(
         say(f"not sent, expected on the cluster: {name}")
     say(f"the same by hand:\n  {plain_line(address, package.folder, entrypoint, submission_id, no_wait)}")
     server = _server(address)
+    if line := _exposure(address):
+        say(f"warning: {line}")
     made = server.submit(shlex.join(entrypoint), package.folder, submission_id)
     typer.echo(made)
-    folder = str(remote.config.run_folder)
+    folder = remote.config.run_address or str(remote.config.run_folder)
     if no_wait:
-        say(f"results will be in {folder}, as the cluster sees it\n{_hints(server, made)}")
+        where = "" if remote.config.run.remote else ", as the cluster sees it"
+        say(f"results will be in {folder}{where}\n{_hints(server, made)}")
         return
     _follow(server, made, folder)
 
@@ -131,6 +134,12 @@ def _server(address: str) -> JobServer:
     return JobServer(address)
 
 
+def _exposure(address: str) -> str:
+    from tailrisk.cluster.exposure import of_job_server
+
+    return of_job_server(address)
+
+
 def _hints(server: JobServer, submission_id: str) -> str:
     words = ["--address", server.address]
     return (
@@ -152,8 +161,11 @@ def _follow(server: JobServer, submission_id: str, folder: str | None) -> None:
         raise typer.Exit(130) from None
     code = conclude(submission_id, end)
     if folder is not None and code in _COMPLETE:
-        say(f"results: {folder}, as the cluster sees it")
-        if Path(folder).is_dir():
+        from tailrisk.runconfig import is_address
+
+        remote = is_address(folder)
+        say(f"results: {folder}" + ("" if remote else ", as the cluster sees it"))
+        if remote or Path(folder).is_dir():
             say(f"they can be seen from here: tailrisk show {shlex.quote(folder)}")
     raise typer.Exit(code)
 

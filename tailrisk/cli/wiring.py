@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrisk.audit.protocols import Silent
+from tailrisk.cli.clusterview import exposure, watch_cluster
 from tailrisk.cli.progress import Lines, Live
-from tailrisk.cli.runlog import LogObserver, event, run_log, waiting_told
+from tailrisk.cli.remoterun import Sender, check_run_dir, open_mirror
+from tailrisk.cli.runlog import LogObserver, run_log, waiting_told
+from tailrisk.events import event
 from tailrisk.report import tables
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tailrisk.audit.outcome import AuditOutcome
-    from tailrisk.audit.protocols import Executor, LawCard
+    from tailrisk.audit.protocols import Executor, LawCard, Observer
     from tailrisk.config import Config
     from tailrisk.records import Prompt
     from tailrisk.report.tables import Row
@@ -46,6 +49,8 @@ class Finished:
     outcome: AuditOutcome
     rows: list[Row]
     paths: dict[str, str]
+    unsent: str = ""
+    """Why the results could not be sent to the run's address; they are complete on this machine."""
 
 
 Workers = Callable[[Checked], AbstractContextManager[tuple["Executor", "LawCard"]]]
@@ -91,6 +96,7 @@ def check(
     check_budget(config, len(prompts))
     check_judge(config)
     check_uri(config)
+    check_run_dir(config)
     config = prepared(fetch_adapters(config), prompts)
     say(f"checking model, adapters and {len(prompts)} prompts")
     return Checked(config, prompts, check_models(config, prompts))
@@ -133,35 +139,50 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
 
     config, folder = checked.config, checked.config.run_folder
     manifest = make_manifest(config, checked.prompts, checked.hashes)
+    place = config.run_address or str(folder)
+
+    def warn(line: str, kind: str = "tracking") -> None:
+        event(kind, warning=line)
+        console.print(f"warning: {line}", markup=False, soft_wrap=True)
+
+    def say(line: str) -> None:
+        console.print(line, style="dim", markup=False, soft_wrap=True)
+
     with ExitStack() as stack:
+        mirror = stack.enter_context(open_mirror(config, lambda line: warn(line, "store"), say))
         store = stack.enter_context(RunStore.open(folder, manifest))
         stack.enter_context(run_log(folder))
-        event("opened", folder=str(folder), resumed=store.resumed, rounds=len(store.plans))
+        event("opened", folder=place, resumed=store.resumed, rounds=len(store.plans))
+        further: list[Observer] = []
+        if mirror is not None:
+            store.guard = mirror.check
+            store.notes[:0] = mirror.notes
+            further.append(Sender(mirror))
+            mirror.send()
         for note in store.notes:
             event("note", text=note)
             console.print(f"note: {note}", markup=False)
         verb = "resuming" if store.resumed else "starting"
-        console.print(f"{verb} {folder}; loading the model", style="dim", markup=False)
-
-        def warn(line: str) -> None:
-            event("tracking", warning=line)
-            console.print(f"warning: {line}", markup=False, soft_wrap=True)
-
+        say(f"{verb} {place}; loading the model")
         tracker = stack.enter_context(open_tracker(config, folder, warn=warn))
         if store.resumed and config.tracking.uri is not None:
             _tell_again(checked, folder, tracker)
         stack.enter_context(waiting_told(console))
         executor, laws = stack.enter_context(workers(checked))
+        if line := exposure(executor, config):
+            warn(line, "safety")
         shown = Live(console, config.budget.draws) if live else Lines(console, config.budget.draws)
         if isinstance(shown, Live):
             stack.enter_context(shown)
         reporter = Reporter()
-        observers = [LogObserver(), shown, reporter, tracker]
+        further[:0] = watch_cluster(executor, shown, config.run.name)
+        observers = [LogObserver(), shown, reporter, tracker, *further]
         outcome = run_audit(config, checked.prompts, laws, executor, store, observers=observers)
         # An observer's error is only logged; writing the page again shows it.
         report = reporter.path or render_report(folder)
     listed = tables.rows([estimate.to_json() for estimate in outcome.estimates])
-    return Finished(config, outcome, listed, _paths(config, folder, report))
+    unsent = "" if mirror is None else mirror.trouble
+    return Finished(config, outcome, listed, _paths(config, folder, report), unsent)
 
 
 def _tell_again(checked: Checked, folder: Path, tracker: Tracker) -> None:
@@ -189,7 +210,7 @@ def _paths(config: Config, folder: Path, report: Path) -> dict[str, str]:
     from tailrisk.tracking import resolve_uri
     from tailrisk.tracking.uri import database, masked
 
-    paths = {"report": str(report), "run folder": str(folder)}
+    paths = {"report": str(report), "run folder": config.run_address or str(folder)}
     uri = resolve_uri(config)
     if uri is not None:
         paths["mlflow"] = str(database(uri) or masked(uri))

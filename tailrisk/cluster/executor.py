@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.protocols import ClusterStatus, LawCard
 from tailrisk.audit.work import check_draws, join
 from tailrisk.cluster.actors import (
     Built,
@@ -34,6 +34,7 @@ from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.parts import CHECKPOINTS, MODELS, Course, Parts
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.pool import Pool, wait
+from tailrisk.cluster.sight import Sight
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
 from tailrisk.errors import ClusterError, ModelError
@@ -99,6 +100,7 @@ class RayExecutor:
         }
         self._judges = pool("judges", JudgeActor, judge, cluster.judges)
         self._pools = [*self._holders.values(), self._judges]
+        self._sight = Sight(self._pools)
         self._judges_limit = 4 * cluster.judges.max
         try:
             while not all(p.ready for p in self._pools) or (card := self._parts.card) is None:
@@ -194,10 +196,19 @@ class RayExecutor:
         self._stash += others
         return _judged(mine, len(texts))
 
+    def status(self) -> ClusterStatus:
+        """Nodes and workers as they are now."""
+        return self._sight.status()
+
+    def watch(self, watcher: Callable[[ClusterStatus], None]) -> None:
+        """Tell ``watcher`` of the cluster while batches run (``protocols.Watched``)."""
+        self._sight.watch(watcher)
+
     def close(self) -> None:
         """Ends the workers; safe to call twice, and after the session is gone."""
         import ray
 
+        self._sight.close()
         if ray.is_initialized():
             for pool in self._pools:
                 pool.close()
@@ -217,6 +228,7 @@ class RayExecutor:
         """Wait for something to happen, and say what it was."""
         from ray.exceptions import RayError
 
+        self._sight.look()
         outcomes, self._stash = self._stash, []
         try:
             for pool in self._pools:

@@ -8,11 +8,13 @@ ones). Every task that was submitted gets exactly one outcome, unless it is aban
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from tailrisk.audit.protocols import PoolStatus
 from tailrisk.cluster.group import Group, RankLostError, ready
+from tailrisk.cluster.journal import Journal
 from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.replica import Call, Replica, Stage
@@ -43,6 +45,7 @@ class Pool:
         nodes: NodeWatch,
     ) -> None:
         self.name = name
+        self.journal = Journal(name)
         self.preempted = 0
         """Workers that were lost, or moved in time, because their node was told to end."""
         self._config = config
@@ -73,6 +76,19 @@ class Pool:
     def ready(self) -> bool:
         """A worker can be given work, or none is to be there before there is any."""
         return not self._config.min or any(r.stage is Stage.READY for r in self._replicas)
+
+    def status(self) -> PoolStatus:
+        stages = Counter(r.stage for r in self._replicas)
+        return PoolStatus(
+            self.name,
+            placing=stages[Stage.PLACING],
+            building=stages[Stage.BUILDING],
+            ready=stages[Stage.READY],
+            waiting=self.backlog,
+            running=sum(not call.orphan for r in self._replicas for call in r.calls),
+            retries=self.journal.retries,
+            preemptions=self.preempted,
+        )
 
     def submit(self, task: Task) -> None:
         self._waiting.append(task)
@@ -153,6 +169,7 @@ class Pool:
         for value in values:
             self._on_built(value)
         replica.built()
+        self.journal.ready(replica)
         self._start_deaths = 0
 
     def _answered(self, replica: Replica, call: Call) -> list[Outcome]:
@@ -179,6 +196,7 @@ class Pool:
             return []
         if reason := self._blame.raised(call.task, error):
             return [Outcome(call.task, None, replica.place, reason)]
+        self.journal.raised(call.task, replica.place, error)
         self._waiting.append(call.task)
         return []
 
@@ -227,6 +245,7 @@ class Pool:
         outcomes: list[Outcome] = []
         for task in tasks:
             if reason := self._blame.death(task, how, certain=certain):
+                self.journal.given_up(task)
                 outcomes.append(Outcome(task, None, "", reason))
             else:
                 self._suspects.append(task)
@@ -238,6 +257,7 @@ class Pool:
         return outcomes
 
     def _drop(self, replica: Replica) -> None:
+        self.journal.gone(replica)
         replica.kill()
         replica.calls = []
         self._replicas.remove(replica)
@@ -276,6 +296,7 @@ class Pool:
     def _add(self) -> None:
         self._made += 1
         self._replicas.append(Replica(f"{self.name}-{self._made}", self._make))
+        self.journal.asked(self._replicas[-1])
 
     def _assign(self) -> None:
         open_ = sorted(

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from tailrisk.cachedir import cache_dir
 from tailrisk.errors import ModelError
-from tailrisk.models.cachedir import cache_dir
 
 _VOLATILE_CONFIG_KEYS = ("transformers_version", "_name_or_path")
 

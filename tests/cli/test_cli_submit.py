@@ -96,6 +96,22 @@ def test_the_line_to_type_by_hand_does_the_same(audit, server, capfd, monkeypatc
     assert after == shlex.split(entrypoint)
 
 
+def test_results_may_go_to_object_storage(audit, server, capfd):
+    server()
+    assert submit(audit, "--set", "run.dir=s3://bucket/runs") == 0
+    err = capfd.readouterr().err
+    assert "results: s3://bucket/runs/run\n" in err and "tailrisk show s3://bucket/runs/run" in err
+
+
+def test_a_server_that_is_open_to_all_is_told_of_once_and_not_refused(audit, server, capfd, monkeypatch):
+    from tailrisk.cluster import exposure
+
+    made = server()
+    monkeypatch.setattr(exposure, "of_job_server", lambda address: f"{address}: this Ray asks for no token")
+    assert submit(audit, *SHARED) == 0 and len(made.sent) == 1
+    assert capfd.readouterr().err.count(f"warning: {URL}: this Ray asks for no token") == 1
+
+
 def test_no_wait_prints_the_id_alone_and_how_to_go_on(audit, server, capfd):
     server(AssertionError("not followed"))
     assert submit(audit, *SHARED, "--no-wait") == 0
@@ -159,7 +175,7 @@ def test_trouble_with_the_cluster_is_an_error_of_its_own(audit, monkeypatch, cap
     [
         ([], ["run.dir: 'runs'", "--set run.dir=/shared/runs"]),
         (["run.dir=~/runs"], ["run.dir: '~/runs'"]),
-        (["run.dir=s3://bucket/runs"], ["not written to object storage yet", "--set run.dir="]),
+        (["run.dir=s3://me:hush@bucket/runs"], ["no keys or passwords in an address"]),
         (
             ["tracking.uri=sqlite:///mlflow.db"],
             ["tracking.uri: 'sqlite:///mlflow.db'", "run.dir", "sqlite:////"],

@@ -197,6 +197,27 @@ def test_doctor_sees_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     assert not (tmp_path / "not").exists()
 
 
+def test_doctor_tells_of_a_token_that_others_can_read_and_of_open_clusters(tmp_path, monkeypatch, capfd):
+    fake_imports(monkeypatch)
+    token = tmp_path / "auth_token"
+    token.write_text("secret-token")
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    assert run(["doctor"]) == 0, "it is told, not refused"
+    out = capfd.readouterr().out
+    assert f"– ray token: {token} can be read by others (mode 644)" in out
+    assert f"fix: chmod 600 {token}" in out and "secret-token" not in out
+    assert "– RAY_ADDRESS: audits join 10.0.0.7:6379 without a token" in out and "CVE-2023-48022" in out
+    token.chmod(0o600)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert run(["doctor"]) == 0
+    out = capfd.readouterr().out
+    assert f"✓ ray token: {token}, for you alone" in out and "✓ RAY_ADDRESS: 10.0.0.7:6379" in out
+
+
 def test_a_library_is_tried_in_its_own_process():
     assert checks.try_import("json", "import json").works
     broken = checks.try_import("x", "import os; os._exit(7)")

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -172,6 +173,14 @@ def stopped(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     assert not (folder / "estimates.json").exists()
     slow.unlink()
     return Stopped(config, folder, home, (follower.returncode, out, err))
+
+
+def test_prometheus_finds_the_nodes_and_needs_no_token(head):
+    listed = Path("/tmp") / f"trj-{os.getpid()}" / "prom_metrics_service_discovery.json"
+    wait_until(listed.exists, 60)
+    (target, *_) = [t for group in json.loads(listed.read_text()) for t in group["targets"]]
+    with urllib.request.urlopen(f"http://{target}/metrics", timeout=30) as page:
+        assert page.status == 200 and head.token not in page.read().decode()
 
 
 def test_ctrl_c_while_following_leaves_the_job_running(head, stopped):
