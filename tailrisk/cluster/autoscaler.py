@@ -8,7 +8,7 @@ It tells of workers that fit on no kind of node it knows in its second version o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tailrisk.cluster.resources import demand
@@ -31,9 +31,10 @@ class Report(NamedTuple):
 def report(pool: PoolConfig) -> Report:
     """What it says about a worker of the pool that pends; that of a cluster without one where it says nothing."""
     import ray
-    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+    from ray.core.generated import autoscaler_pb2
 
-    reply: Any = GetClusterStatusReply()
+    messages: Any = autoscaler_pb2
+    reply = messages.GetClusterStatusReply()
     try:
         client: Any = ray._private.worker.global_worker.gcs_client  # pyright: ignore
         reply.ParseFromString(client.get_cluster_status(timeout_s=_TIMEOUT_S))
@@ -78,7 +79,7 @@ def _refused(pool: PoolConfig, said: Any) -> bool:
     )
 
 
-def _asks(request: Any, pool: PoolConfig, alternatives: list[Mapping[str, str]]) -> bool:
+def _asks(request: Any, pool: PoolConfig, alternatives: Sequence[Mapping[str, str]]) -> bool:
     """Whether a request is one of the pool's: the same resources, and the same labels in the same order."""
     asked, wanted = dict(request.resources_bundle), demand(pool)
     if asked.keys() != wanted.keys() or any(abs(asked[n] - wanted[n]) > 1e-4 * wanted[n] for n in wanted):
