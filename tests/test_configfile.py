@@ -151,6 +151,13 @@ ONE_FAULT = {
     "no place": ("cluster: {models: {pipeline_parallel: 2, num_cpus: 0}}", 4, "num_cpus and num_gpus are both 0"),
     "judge": ("cluster: {judges: {tensor_parallel: 2}}", 4, "cluster.judges: tensor_parallel and pipeline_parallel"),
     "pool": ("cluster: {models: {min: 3, max: 2}}", 4, "cluster.models: max (2) is below min (3)"),
+    "no models": ("cluster: {models: {min: 0}}", 4, "cluster: models.min is 0, and an audit draws"),
+    "memory": ("cluster: {models: {memory: 40 gigs}}", 4, "cluster.models.memory: '40 gigs' is no amount"),
+    "label": ("cluster: {models: {labels: {a: 'in(x'}}}", 4, "cluster.models.labels: a: 'in(x' says no value"),
+    "label's name": ("cluster: {judges: {labels: {a b: x}}}", 4, "cluster.judges.labels: 'a b' is no label's name"),
+    "only a fallback": ("cluster: {models: {fallback: [{a: b}]}}", 4, "cluster.models: fallback is for workers"),
+    "no GPU": ("cluster: {models: {accelerator: H100}}", 4, "cluster.models: accelerator (H100) is the type of a GPU"),
+    "GPU and a half": ("cluster: {models: {num_gpus: 1.5}}", 4, "cluster.models: num_gpus (1.5): a worker has a share"),
 }  # fmt: skip
 
 

@@ -31,9 +31,10 @@ class Report(NamedTuple):
 def report(pool: PoolConfig) -> Report:
     """What it says about a worker of the pool that pends; that of a cluster without one where it says nothing."""
     import ray
-    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # pyright: ignore[reportAttributeAccessIssue]
+    from ray.core.generated import autoscaler_pb2
 
-    reply: Any = GetClusterStatusReply()
+    messages: Any = autoscaler_pb2
+    reply = messages.GetClusterStatusReply()
     try:
         client: Any = ray._private.worker.global_worker.gcs_client  # pyright: ignore
         reply.ParseFromString(client.get_cluster_status(timeout_s=_TIMEOUT_S))

@@ -48,12 +48,13 @@ class Patience:
         Raises:
             ClusterError: it is not; says what was requested and what there is.
         """
-        if not self._local:
-            self._said = autoscaler.report(self._pool)
-        if self._said.scales:
-            return
         began = time.monotonic()
-        while lack := resources.missing(self._pool, resources.present(), max(1, self._pool.min)):
+        while True:
+            if not self._local:
+                self._said = autoscaler.report(self._pool)
+            lack = resources.missing(self._pool, resources.present(), max(1, self._pool.min))
+            if self._said.scales or not lack:
+                return
             waited = time.monotonic() - began
             if self._local or waited >= self.limit_s:
                 raise resources.lacking(self._name, lack)

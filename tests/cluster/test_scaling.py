@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import ray
 from conftest import make_config
-from fakeworkers import BrokenLaws, FakeJudge, MakeLaws, batches_of, prompts_of
+from fakeworkers import FakeJudge, MakeLaws, batches_of, prompts_of
 from scalingcluster import environment, raylet_of, scaling_cluster
 
 from tailrisk.cluster import RayExecutor, ray_session
 from tailrisk.config import ClusterConfig
-from tailrisk.errors import ClusterError, ModelError
+from tailrisk.errors import ClusterError
 from tailrisk.records import Batch, BatchFailure
 
 pytestmark = pytest.mark.cluster
@@ -121,18 +121,10 @@ def test_nodes_come_with_the_work_are_replaced_when_taken_and_go(address, tmp_pa
     until(lambda: nodes() == [], 60)
 
 
-def test_what_no_node_can_have_is_said_at_once_and_what_fails_is_no_longer_asked_for(address, tmp_path):
-    prompts = prompts_of("p0")
+def test_what_no_node_can_have_is_said_at_once_and_is_no_longer_asked_for(address):
+    config = make_config(address=address, models={"num_gpus": 3}, judges={"num_cpus": 2, "num_gpus": 1})
     began = time.monotonic()
     with pytest.raises(ClusterError, match=r"cluster\.models: .*3 GPU.*no such node to bring up"):
-        RayExecutor(make_config(address=address, models={"num_gpus": 3}), prompts)
-    assert time.monotonic() - began < 40
-    broken = {"min": 2, "max": 2, "num_gpus": 1}
-    with pytest.raises(ModelError):
-        RayExecutor(
-            make_config(address=address, models=broken),
-            prompts,
-            laws_factory=BrokenLaws("model"),
-            judge_factory=FakeJudge,
-        )
+        RayExecutor(config, prompts_of("p0"), judge_factory=FakeJudge)
+    assert time.monotonic() - began < 60, "an audit waits for half an hour where nodes can come"
     until(nothing_is_asked_for, 10)

@@ -99,7 +99,7 @@ def test_a_changed_prompt_refuses_and_a_changed_label_does_not(tmp_path):
 def test_cluster_tracking_and_place_may_change(tmp_path):
     RunStore.open(tmp_path, kit.manifest()).close()
     moved = kit.manifest(
-        cluster={"address": "auto", "models": {"min": 2, "max": 4}},
+        cluster={"address": "auto", "models": {"min": 2, "max": 4, "memory": "1GiB", "labels": {"a": "b"}}},
         tracking={"uri": None},
         run={"name": "other", "dir": "elsewhere"},
         prompts={"path": "renamed.csv"},
