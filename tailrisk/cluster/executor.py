@@ -76,7 +76,14 @@ class RayExecutor:
             )
             make = functools.partial(remote.remote, factory, by_id, max(1, int(size.num_cpus)))
             return Pool(
-                name, size, make, self._built, timeout_s=cluster.batch_timeout_s, retries=cluster.retries
+                name,
+                size,
+                make,
+                self._built,
+                timeout_s=cluster.batch_timeout_s,
+                retries=cluster.retries,
+                # A prompt with a failed batch has failed; an answer that ends the judge says nothing of others.
+                whole=name == "models",
             )
 
         laws = laws_factory or functools.partial(laws_of, config)
@@ -107,7 +114,7 @@ class RayExecutor:
                     if batch is None:
                         more = False
                         break
-                    task = Task(batch.key, "run", (batch,))
+                    task = Task(batch.key, "run", (batch,), batch.prompt_id)
                     drawing[task] = batch
                     self._models.submit(task)
                 if not (more or drawing or judging):
@@ -120,7 +127,7 @@ class RayExecutor:
                             yield BatchFailure(batch=batch, reason=outcome.reason)
                             continue
                         draws: Draws = outcome.value
-                        follow_up = Task(batch.key, "judge", (batch.prompt_id, draws.texts))
+                        follow_up = Task(batch.key, "judge", (batch.prompt_id, draws.texts), batch.prompt_id)
                         judging[follow_up], drawn_on[follow_up] = draws, outcome.worker
                         self._judges.submit(follow_up)
                     elif task in judging:
@@ -133,7 +140,8 @@ class RayExecutor:
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""
-        task = Task(f"{prompt_id}/rejudge/{next(self._count)}", "judge", (prompt_id, list(texts)))
+        key = f"{prompt_id}/rejudge/{next(self._count)}"
+        task = Task(key, "judge", (prompt_id, list(texts)), prompt_id)
         self._judges.submit(task)
         mine: Outcome | None = None
         others: list[Outcome] = []

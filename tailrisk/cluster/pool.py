@@ -29,7 +29,7 @@ GIVEN_UP_IN_A_ROW = 5
 
 
 class Pool:
-    """``make`` submits one actor; ``on_built`` gets what a worker's ``build`` returned."""
+    """``make`` submits one actor; ``on_built`` gets what a worker's ``build`` returned; ``whole`` as in ``Blame``."""
 
     def __init__(
         self,
@@ -40,13 +40,14 @@ class Pool:
         *,
         timeout_s: float,
         retries: int,
+        whole: bool = False,
     ) -> None:
         self.name = name
         self._config = config
         self._make = make
         self._on_built = on_built
         self._timeout_s = timeout_s
-        self._blame = Blame(retries)
+        self._blame = Blame(retries, whole=whole)
         self._waiting: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
         self._replicas: list[Replica] = []
@@ -106,6 +107,7 @@ class Pool:
     def tend(self) -> list[Outcome]:
         """Deadlines, replacement, growth, shrinking; then idle hands get work."""
         outcomes = [o for replica in list(self._replicas) for o in self._deadline(replica)]
+        outcomes += self._hopeless()
         self._resize()
         self._assign()
         return outcomes
@@ -224,6 +226,16 @@ class Pool:
                 f"cluster.{self.name}: {self._blame.given_up} tasks in a row killed their workers, and none "
                 f"was finished in between (last: {how}); the workers seem at fault: look at their memory"
             )
+        return outcomes
+
+    def _hopeless(self) -> list[Outcome]:
+        """Those that wait and are of a subject that was found guilty."""
+        outcomes: list[Outcome] = []
+        if self._blame.guilty:
+            for queue in (self._waiting, self._suspects):
+                for task in [t for t in queue if t.subject in self._blame.guilty]:
+                    queue.remove(task)
+                    outcomes.append(Outcome(task, None, "", self._blame.guilty[task.subject]))
         return outcomes
 
     def _drop(self, replica: Replica) -> None:

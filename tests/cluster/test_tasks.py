@@ -25,6 +25,19 @@ def test_deaths_beside_others_do_not_count():
     assert blame.given_up == 0
 
 
+def test_a_subject_is_given_up_with_the_first_of_its_tasks_where_so_asked():
+    for whole in (True, False):
+        blame = Blame(retries=1, whole=whole)
+        first, second = (Task(f"p/0/{i}", "run", (), "p") for i in range(2))
+        assert blame.death(first, "ended", certain=True) == "killed its worker once (ended)"
+        said = {"p": "not tried: batch p/0/0 killed its worker once (ended)"} if whole else {}
+        assert blame.guilty == said
+        assert blame.death(second, "ended", certain=True) is not None
+        assert blame.given_up == 1, "however many batches of one prompt: it may be the prompt's fault"
+        assert blame.death(Task("q/0/0", "run", (), "q"), "ended", certain=True) is not None
+        assert blame.given_up == 2
+
+
 def test_no_retries_still_proves_guilt_alone():
     blame, suspect = Blame(retries=0), task()
     assert blame.death(suspect, "ended", certain=False) is None
