@@ -14,7 +14,7 @@ from typing import Any
 
 from tailrisk.cluster import resources
 from tailrisk.cluster.replica import Call, Replica, Stage
-from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, spoils_process
+from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, lost, spoils_process
 from tailrisk.config import PoolConfig
 from tailrisk.errors import ClusterError, TailriskError
 
@@ -52,7 +52,7 @@ class Pool:
         self._suspects: deque[Task] = deque()
         self._replicas: list[Replica] = []
         self._made = 0
-        self._start_deaths = 0
+        self._start_deaths: set[str] = set()
 
     @property
     def backlog(self) -> int:
@@ -131,10 +131,11 @@ class Pool:
                     f"cluster.{self.name}: a worker could not be made ready ({_last_line(error)}); "
                     "is the same Python environment installed on every node?"
                 ) from error
-            self._start_deaths += 0 if getattr(error, "preempted", False) else 1
-            if self._start_deaths >= START_DEATHS:
+            if not getattr(error, "preempted", False):
+                self._start_deaths.add(lost(error, replica.name))
+            if len(self._start_deaths) >= START_DEATHS:
                 raise ClusterError(
-                    f"cluster.{self.name}: {self._start_deaths} workers in a row died while they were being "
+                    f"cluster.{self.name}: {len(self._start_deaths)} workers in a row died while they were being "
                     f"made ready ({_last_line(error)}); is there memory enough for the model? Try "
                     "fewer workers or another dtype"
                 ) from error
@@ -144,7 +145,7 @@ class Pool:
             return
         self._on_built(value)
         replica.built()
-        self._start_deaths = 0
+        self._start_deaths.clear()
 
     def _answered(self, replica: Replica, call: Call) -> list[Outcome]:
         from ray.exceptions import RayError, RayTaskError

@@ -9,6 +9,7 @@ in flight beside it is not failed. Dask's ``allowed-failures`` and ``KilledWorke
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,6 +84,12 @@ class Blame:
         if isinstance(error, TailriskError) or task.raised > 1:
             return describe(error)
         return None
+
+
+def lost(error: BaseException, worker: str) -> str:
+    """What went with a worker's death: its node, by Ray's id, or only ``worker``. Many workers can go with a node."""
+    node = re.search(r"its node has died\. Node Id: (\w+)", str(error))
+    return f"node {node[1]}" if node else worker
 
 
 def describe(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tailrisk.cluster.resources import demand, missing
-from tailrisk.cluster.tasks import MAX_REASON, Blame, Task, describe, spoils_process
+from tailrisk.cluster.tasks import MAX_REASON, Blame, Task, describe, lost, spoils_process
 from tailrisk.config import PoolConfig
 from tailrisk.errors import ModelError
 
@@ -58,6 +58,16 @@ def test_raising_tasks():
 def test_errors_that_spoil_the_process():
     assert spoils_process(RuntimeError("CUDA error: device-side assert triggered"))
     assert not spoils_process(ValueError("CUDA is not available"))
+
+
+def test_workers_that_go_with_their_node_are_one_loss():
+    said = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tip: 127.0.0.1\nThe actor died "
+        "because its node has died. Node Id: df414d2a4c\n\tthe actor's node was terminated unexpectedly: health check "
+        "failed due to missing too many heartbeats"
+    )
+    assert [lost(RuntimeError(said), f"models-{i}") for i in (1, 2)] == ["node df414d2a4c"] * 2
+    assert lost(RuntimeError("The actor died: worker process has died."), "models-1") == "models-1"
 
 
 def test_demand_leaves_out_what_is_not_asked():
