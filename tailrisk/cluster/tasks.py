@@ -46,12 +46,12 @@ class Blame:
     """The rule that says whether a task is tried again (None) or given up (the reason).
 
     ``given_up`` counts subjects with tasks given up since the last answer: many in a row are not their fault.
-    ``whole``: a subject is given up with the first of its tasks.
+    ``by_subject``: a subject is given up with the first of its tasks.
     """
 
-    def __init__(self, retries: int, *, whole: bool = False) -> None:
+    def __init__(self, retries: int, *, by_subject: bool = False) -> None:
         self._limit = max(1, retries)
-        self._whole = whole
+        self._by_subject = by_subject
         self._since: set[str] = set()
         self.guilty: dict[str, str] = {}
         """Subject -> why its tasks are not tried any more."""
@@ -73,7 +73,7 @@ class Blame:
             return None
         self._since.add(task.subject or task.key)
         times = "once" if task.deaths == 1 else f"{task.deaths} times"
-        if self._whole and task.subject:
+        if self._by_subject and task.subject:
             self.guilty[task.subject] = f"not tried: batch {task.key} killed its worker {times} ({how})"
         return f"killed its worker {times} ({how})"
 

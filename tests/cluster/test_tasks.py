@@ -27,7 +27,7 @@ def test_deaths_beside_others_do_not_count():
 
 def test_a_subject_is_given_up_with_the_first_of_its_tasks_where_so_asked():
     for whole in (True, False):
-        blame = Blame(retries=1, whole=whole)
+        blame = Blame(retries=1, by_subject=whole)
         first, second = (Task(f"p/0/{i}", "run", (), "p") for i in range(2))
         assert blame.death(first, "ended", certain=True) == "killed its worker once (ended)"
         said = {"p": "not tried: batch p/0/0 killed its worker once (ended)"} if whole else {}
