@@ -55,7 +55,7 @@ def order_in(folder: Path, **changes) -> Order:
 
 def test_bad_prompts_are_isolated_and_the_others_do_not_notice(ray_local, tmp_path: Path):
     faults = {"p01": "always crash", "p02": "once crash 3", "p04": "always raise", "p06": "once hang 3"}
-    order = order_in(tmp_path, faults=faults, timeout_s=3.0)
+    order = order_in(tmp_path, faults=faults, timeout_s=3.0, draws=900, rounds=2)
     assert audit(order) == 3
     assert calm(order, tmp_path / "calm") == 3
 
