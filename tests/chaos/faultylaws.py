@@ -59,8 +59,8 @@ class FaultyLaws(TableLaws):
         self._folder, self._faults, self._harmless = make.folder, make.faults, make.harmless
 
     def sample(self, prompt: Prompt, component: int, n: int, seed: int) -> Samples:
-        often, fault, *where = [*self._faults.get(prompt.id, "never").split(" "), "", ""][:3]
-        mine = where in ([""], [str(component)])
+        often, fault, *where = self._faults.get(prompt.id, "never at-all").split()
+        mine = not where or where == [str(component)]
         if not self._harmless:
             count = tried(self._folder, f"{prompt.id}/{component}/{seed}")
             if mine and (often == "always" or (often == "once" and count == 1)):
@@ -97,7 +97,8 @@ class FaultyJudge:
     def judge(self, prompt: str, responses: Sequence[str]) -> JudgedTexts:
         often, _, fault = self.faults.get(prompt, "").partition(" ")
         if self.harmless:
-            strike("raise" if often == "always" else "nothing")
+            if often == "always":
+                strike("raise")
             return WordJudge().judge(prompt, responses)
         what = sha256("\n".join((prompt, *responses)).encode()).hexdigest()
         if often == "always" or (often == "once" and tried(self.folder, what) == 1):
