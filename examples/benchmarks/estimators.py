@@ -38,7 +38,7 @@ QUICK = {
     "trust": 25,
     "adaptive": 10,
     "oversteered": 60,
-    "efficiency": 100,
+    "efficiency": 50,
     "shares": 8,
     "openings": 20,
     "passages": 6,

@@ -88,6 +88,8 @@ class RayExecutor:
                 retries=cluster.retries,
                 patience=patience,
                 nodes=nodes,
+                # A prompt with a failed batch has failed; an answer that ends the judge says nothing of others.
+                by_subject=name != "judges",
             )
 
         factories = {
@@ -143,9 +145,9 @@ class RayExecutor:
     def _draw(self, course: Course, on_way: dict[Task, Course]) -> None:
         batch, name = course.batch, self._parts.drawn_by(course.batch)
         if self._parts.whole:
-            task = Task(batch.key, "run", (batch,))
+            task = Task(batch.key, "run", (batch,), batch.prompt_id)
         else:
-            task = Task(batch.key, "draw", (batch, self._parts.held[name]))
+            task = Task(batch.key, "draw", (batch, self._parts.held[name]), batch.prompt_id)
         on_way[task] = course
         self._holders[name].submit(task)
 
@@ -166,7 +168,8 @@ class RayExecutor:
             for name in self._parts.scored_by(batch):
                 held = self._parts.held[name]
                 course.waiting.add(held)
-                task = Task(f"{batch.key}/{name}", "score", (batch, course.drawn.tokens, held))
+                key, args = f"{batch.key}/{name}", (batch, course.drawn.tokens, held)
+                task = Task(key, "score", args, batch.prompt_id)
                 on_way[task] = course
                 self._holders[name].submit(task)
         if course.waiting:
@@ -176,14 +179,15 @@ class RayExecutor:
                 check_draws(course.drawn, self.card.names)
             except ModelError as error:
                 return BatchFailure(batch=batch, reason=str(error))
-        task = Task(batch.key, "judge", (batch.prompt_id, course.drawn.texts))
+        task = Task(batch.key, "judge", (batch.prompt_id, course.drawn.texts), batch.prompt_id)
         on_way[task] = course
         self._judges.submit(task)
         return None
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""
-        task = Task(f"{prompt_id}/rejudge/{next(self._count)}", "judge", (prompt_id, list(texts)))
+        key = f"{prompt_id}/rejudge/{next(self._count)}"
+        task = Task(key, "judge", (prompt_id, list(texts)), prompt_id)
         self._judges.submit(task)
         mine: Outcome | None = None
         others: list[Outcome] = []

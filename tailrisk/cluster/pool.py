@@ -19,7 +19,7 @@ from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.replica import Call, Replica, Stage
 from tailrisk.cluster.sizing import IN_FLIGHT, Sizing
-from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, spoils_process
+from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, lost, spoils_process
 from tailrisk.config import PoolConfig
 from tailrisk.errors import ClusterError, TailriskError
 
@@ -30,7 +30,8 @@ GIVEN_UP_IN_A_ROW = 5
 
 
 class Pool:
-    """``make`` submits one worker; ``on_built`` gets what the ``build`` of each of its ranks returned."""
+    """``make`` submits one worker; ``on_built`` gets what the ``build`` of each of its ranks returned; ``by_subject``
+    as in ``Blame``."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Pool:
         retries: int,
         patience: Patience,
         nodes: NodeWatch,
+        by_subject: bool = False,
     ) -> None:
         self.name = name
         self.journal = Journal(name)
@@ -55,12 +57,12 @@ class Pool:
         self._patience = patience
         self._nodes = nodes
         self._sizing = Sizing(config)
-        self._blame = Blame(retries)
+        self._blame = Blame(retries, by_subject=by_subject)
         self._waiting: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
         self._replicas: list[Replica] = []
         self._made = 0
-        self._start_deaths = 0
+        self._start_deaths: set[str] = set()
 
     @property
     def backlog(self) -> int:
@@ -132,6 +134,7 @@ class Pool:
         """Lost nodes, deadlines, replacement, growth, shrinking; then idle hands get work."""
         self._see_nodes()
         outcomes = [o for replica in list(self._replicas) for o in self._deadline(replica)]
+        outcomes += self._hopeless()
         self._resize()
         self._assign()
         return outcomes
@@ -155,10 +158,11 @@ class Pool:
                     f"cluster.{self.name}: a worker could not be made ready ({error}); "
                     "is the same Python environment installed on every node?"
                 ) from error
-            self._start_deaths += 0 if self._taken(replica, error) else 1
-            if self._start_deaths >= START_DEATHS:
+            if not self._taken(replica, error):
+                self._start_deaths.add(lost(error.__cause__ or error, replica.name))
+            if len(self._start_deaths) >= START_DEATHS:
                 raise ClusterError(
-                    f"cluster.{self.name}: {self._start_deaths} workers in a row died while they were being "
+                    f"cluster.{self.name}: {len(self._start_deaths)} workers in a row died while they were being "
                     f"made ready ({error}); is there memory enough for the model? Try "
                     "fewer workers or another dtype"
                 ) from error
@@ -170,7 +174,7 @@ class Pool:
             self._on_built(value)
         replica.built()
         self.journal.ready(replica)
-        self._start_deaths = 0
+        self._start_deaths.clear()
 
     def _answered(self, replica: Replica, call: Call) -> list[Outcome]:
         from ray.exceptions import RayTaskError
@@ -254,6 +258,16 @@ class Pool:
                 f"cluster.{self.name}: {self._blame.given_up} tasks in a row killed their workers, and none "
                 f"was finished in between (last: {how}); the workers seem at fault: look at their memory"
             )
+        return outcomes
+
+    def _hopeless(self) -> list[Outcome]:
+        """Those that wait and are of a subject that was found guilty."""
+        outcomes: list[Outcome] = []
+        if self._blame.guilty:
+            for queue in (self._waiting, self._suspects):
+                for task in [t for t in queue if t.subject in self._blame.guilty]:
+                    queue.remove(task)
+                    outcomes.append(Outcome(task, None, "", self._blame.guilty[task.subject]))
         return outcomes
 
     def _drop(self, replica: Replica) -> None:

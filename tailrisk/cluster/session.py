@@ -72,6 +72,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         stack.enter_context(_sigterm_kept())
+        stack.enter_context(_stdout_kept())
         if cluster.address == "local":
             stack.enter_context(_local(cluster))
         else:
@@ -225,6 +226,21 @@ def _sigterm_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Ray prints of every worker that dies on the driver's stdout, whatever ``log_to_driver`` says; ours is for
+    results. The switch is the one that Ray's debugger turns while it has the terminal."""
+    from ray._private import worker
+
+    module: Any = worker
+    before = getattr(module, "_worker_logs_enabled", True)
+    module._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        module._worker_logs_enabled = before
 
 
 @contextlib.contextmanager

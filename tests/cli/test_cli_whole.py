@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from tinymodel import TINY_AUDIT, make_tiny_model
 
@@ -19,13 +20,15 @@ budget: {draws: 400, pilot: 60, batch: 30, rounds: 2}
 tracking: {uri: "sqlite:///mlflow.db"}
 """
 )
+KEY = "canary-of-a-key"
+"""Such as judges may need; it is in the environment of everything."""
 
 
 def tailrisk(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tailrisk", *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "JUDGE_KEY": KEY},
         capture_output=True,
         text=True,
         timeout=240,
@@ -63,6 +66,18 @@ def test_an_audit_of_a_tiny_model_and_its_resume(tmp_path):
     assert again.returncode == done.returncode, again.stderr
     assert "resuming" in again.stderr
     assert json.loads((folder / "estimates.json").read_text())["estimates"] == summary["estimates"]
+
+    said = "".join([done.stdout, done.stderr, again.stdout, again.stderr]).encode()
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and "model" not in p.parts}
+    assert folder / "report.html" in files and folder / "hits.jsonl" in files
+    assert not any(KEY.encode() in content for content in [said, *files.values()]), "secrets stay out of all"
+    # What was asked and answered is in the log, and what is made of it for reading: the draws, the hits, the report.
+    rows = pq.read_table(folder / "draws.parquet", columns=["text"])["text"].to_pylist()
+    texts = ["w2 w4 w6", *(text for text in rows if text.count(" ") > 1 and text not in TINY_AUDIT)]
+    assert len(texts) > 50
+    silent = [said, *(files[p] for p in (folder / "manifest.json", folder / "estimates.json"))]
+    silent += [files[p] for p in files if p.name == "mlflow.db"]
+    assert not any(text.encode() in content for text in texts for content in silent)
 
 
 @pytest.mark.cluster

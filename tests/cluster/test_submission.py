@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow.parquet as pq
 import pytest
 from tinymodel import TINY_AUDIT, make_tiny_model
 
@@ -33,8 +34,11 @@ tracking: {uri: null}
 """
 )
 JUDGE = """
+import os
 import time
 from pathlib import Path
+
+KEY = os.environ["JUDGE_KEY"]
 
 def harmful(prompt, response):
     if Path({slow!r}).exists():
@@ -43,9 +47,14 @@ def harmful(prompt, response):
 """
 
 
+KEY = "canary-of-a-key"
+"""The judge takes it from its environment."""
+
+
 class Head(NamedTuple):
     address: str
     token: str
+    folder: Path
 
 
 def with_scripts() -> str:
@@ -76,6 +85,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "RAY_AUTH_TOKEN": token,
         "HOME": str(home),
         "PATH": with_scripts(),
+        "JUDGE_KEY": KEY,
     }
     variables |= {"PYTHONPATH": str(Path(tailrisk.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     variables["RAY_worker_niceness"] = "0"  # at Ray's default of 15 jobs starve beside other programs
@@ -93,7 +103,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     )
     try:
         wait_until(lambda: answers(dashboard), 60)
-        yield Head(f"http://127.0.0.1:{dashboard}", token)
+        yield Head(f"http://127.0.0.1:{dashboard}", token, folder)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -119,7 +129,7 @@ def environment(head: Head, home: Path, token: str | None = None) -> dict[str, s
     """Where submissions come from: RAY_ADDRESS leads to another cluster, which --address outranks."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or head.token, "HOME": str(home)}
-    variables |= {"PATH": with_scripts(), "TAILRISK_CACHE": str(home / "cache")}
+    variables |= {"PATH": with_scripts(), "TAILRISK_CACHE": str(home / "cache"), "JUDGE_KEY": KEY}
     return variables | {"RAY_ADDRESS": "127.0.0.1:1"}
 
 
@@ -217,3 +227,19 @@ def test_a_stopped_audit_is_resumed_by_the_same_submit_and_gives_its_exit_code(h
     assert f"results: {stopped.folder}" in done.stderr
     assert json.loads((stopped.folder / "estimates.json").read_text())["audit"]["draws"] == 300
     assert (stopped.folder / "report.html").exists()
+    check_silence(head, stopped, [done.stdout, done.stderr, *stopped.follower[1:]])
+
+
+def check_silence(head: Head, stopped: Stopped, said: list[str]) -> None:
+    """The key is nowhere; no prompt or answer is in what Ray and the jobs say."""
+    home = [p for p in stopped.home.rglob("*") if p.is_file() and "model" not in p.parts]
+    rays = [p for p in head.folder.rglob("*") if p.is_file() and p.stat().st_size < 50_000_000]
+    logs = [p for p in rays if "logs" in p.parts]
+    assert len(home) > 5 and any("job-driver-two" in p.name for p in logs)
+    for path in (*home, *rays):
+        assert KEY.encode() not in path.read_bytes(), path
+    rows = pq.read_table(stopped.folder / "draws.parquet", columns=["text"])["text"].to_pylist()
+    texts = ["w2 w4 w6", *(text for text in rows if text.count(" ") > 1 and text not in TINY_AUDIT)]
+    assert len(texts) > 50
+    for name, content in [*((p, p.read_bytes()) for p in logs), *(("said", s.encode()) for s in said)]:
+        assert KEY.encode() not in content and not any(t.encode() in content for t in texts), name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tailrisk.cluster.resources import Node, demand, missing
-from tailrisk.cluster.tasks import MAX_REASON, Blame, Task, describe, spoils_process
+from tailrisk.cluster.tasks import MAX_REASON, Blame, Task, describe, lost, spoils_process
 from tailrisk.config import PoolConfig
 from tailrisk.errors import ModelError
 
@@ -23,6 +23,19 @@ def test_deaths_beside_others_do_not_count():
     assert blame.given_up == 1
     blame.answered()
     assert blame.given_up == 0
+
+
+def test_a_subject_is_given_up_with_the_first_of_its_tasks_where_so_asked():
+    for whole in (True, False):
+        blame = Blame(retries=1, by_subject=whole)
+        first, second = (Task(f"p/0/{i}", "run", (), "p") for i in range(2))
+        assert blame.death(first, "ended", certain=True) == "killed its worker once (ended)"
+        said = {"p": "not tried: batch p/0/0 killed its worker once (ended)"} if whole else {}
+        assert blame.guilty == said
+        assert blame.death(second, "ended", certain=True) is not None
+        assert blame.given_up == 1, "however many batches of one prompt: it may be the prompt's fault"
+        assert blame.death(Task("q/0/0", "run", (), "q"), "ended", certain=True) is not None
+        assert blame.given_up == 2
 
 
 def test_no_retries_still_proves_guilt_alone():
@@ -45,6 +58,16 @@ def test_raising_tasks():
 def test_errors_that_spoil_the_process():
     assert spoils_process(RuntimeError("CUDA error: device-side assert triggered"))
     assert not spoils_process(ValueError("CUDA is not available"))
+
+
+def test_workers_that_go_with_their_node_are_one_loss():
+    said = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tip: 127.0.0.1\nThe actor died "
+        "because its node has died. Node Id: df414d2a4c\n\tthe actor's node was terminated unexpectedly: health check "
+        "failed due to missing too many heartbeats"
+    )
+    assert [lost(RuntimeError(said), f"models-{i}") for i in (1, 2)] == ["node df414d2a4c"] * 2
+    assert lost(RuntimeError("The actor died: worker process has died."), "models-1") == "models-1"
 
 
 def test_demand_leaves_out_what_is_not_asked():

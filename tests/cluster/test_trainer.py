@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from truth.exactllama import in_process
 from tailrisk.cli import run, wiring
 from tailrisk.cluster.session import ray_session
 from tailrisk.cluster.trainer import fit_on_ray, training_cluster
+from tailrisk.config import ClusterConfig
 from tailrisk.errors import ModelError
 from tailrisk.models.interventions.adapter import WEIGHTS
 from tailrisk.training.lorafit import PROGRESS, Epoch
@@ -31,16 +33,19 @@ SETTINGS = {"epochs": 4, "patience": 4, "batch": 24, "rows": 5, "learning_rate":
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Beside one Ray for all the fits, which they join."""
     folder = tmp_path_factory.mktemp("trainer")
     audit_in(folder)
-    return folder
+    with ray_session(training_cluster(ClusterConfig(), 2)):
+        yield folder
 
 
 def job_in(folder: Path, out: Path, **changes) -> FitJob:
     context = context_in(folder, dtype="float64")
     settings = LoraTraining.model_validate({**SETTINGS, **changes})
-    config = context.config.model_copy(update={"training": settings}).at(folder)
+    joined = ClusterConfig(address="auto")
+    config = context.config.model_copy(update={"training": settings, "cluster": joined}).at(folder)
     return FitJob(config, data_of(context, most=10), 3, out / "adapter", out / "kept", ("model digest", ""))
 
 
@@ -68,6 +73,7 @@ def test_a_killed_worker_costs_an_epoch_at_most_and_mlflow_has_one_finished_run(
     changes = {
         "target": {**AUDIT["target"], "adapter": None, "dtype": "float64"},
         "training": {**SETTINGS, "rounds": 1, "draws": 800},
+        "cluster": {"address": "auto"},
     }
     audit_in(folder, **changes, tracking={"uri": None})
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -110,9 +116,6 @@ def test_a_killed_worker_costs_an_epoch_at_most_and_mlflow_has_one_finished_run(
 
 def test_what_is_wrong_with_the_numbers_is_said_once(folder: Path, tmp_path: Path):
     job = job_in(folder, tmp_path, backend="ddp", workers=1, learning_rate=1e30)
-    with (
-        ray_session(training_cluster(job.config.cluster, 1)),
-        pytest.raises(ModelError, match=r"lower training\.learning_rate"),
-    ):
+    with pytest.raises(ModelError, match=r"lower training\.learning_rate"):
         fit_on_ray(job)
     assert not job.adapter.exists()

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import deepspeed  # noqa: F401
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  # with torch's compiler, on first use
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
@@ -69,6 +69,7 @@ def work(folder: Path, data: FitData, out: Path, job: dict[str, Any], number: in
 def main(folder: str, data: str, out: str, jobs: str) -> None:
     torch.set_num_threads(1)
     examples = pickle.loads(Path(data).read_bytes())
+    context_in(Path(folder))  # what transformers imports for a model, once for all that are forked
     fork = multiprocessing.get_context("fork")
     for number, job in enumerate(json.loads(jobs)):
         arguments = (Path(folder), examples, Path(out), job, number)

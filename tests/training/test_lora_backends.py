@@ -30,7 +30,7 @@ from tailrisk.trainingconfig import LoraTraining
 
 WORKER = Path(__file__).parent / "lora_worker.py"
 # Gradients have norms of 7 to 16 here: the default clipping is at work in every step.
-SETTINGS = LoraTraining(epochs=2, patience=2, batch=24, rows=5, learning_rate=0.003, kl=0.1, kl_after=1)
+SETTINGS = LoraTraining(epochs=2, patience=2, batch=24, rows=8, learning_rate=0.003, kl=0.1, kl_after=1)
 SHARED = {
     "ddp": {"backend": "ddp"},
     "zero-2": {"backend": "deepspeed", "zero": 2},
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(folder: Path) -> Path:
     """A pickle of what all fits are fitted to."""
     path = folder / "data.pickle"
-    path.write_bytes(pickle.dumps(data_of(context_in(folder, dtype="float64"), most=10)))
+    path.write_bytes(pickle.dumps(data_of(context_in(folder, dtype="float64"), most=6)))
     return path
 
 

@@ -29,9 +29,11 @@ class Event:
 
     def of(self, tokens: np.ndarray) -> np.ndarray:
         """[n] bool for responses [n, T] padded with the stop token."""
-        state = np.zeros(len(tokens), dtype=np.int64)
+        state, alive = np.zeros(len(tokens), dtype=np.int64), np.arange(len(tokens))
         for column in tokens.T:
-            state = self.step[state, column]
+            drawn = column[alive]
+            state[alive] = self.step[state[alive], drawn]
+            alive = alive[drawn != STOP]
         return self.harmful[state]
 
 
@@ -101,8 +103,20 @@ def token_log_probs(tables: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def log_prob(tables: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """[n, K] log-probabilities of whole responses, -inf where impossible."""
-    return token_log_probs(tables, tokens).sum(axis=2).T
+    """[n, K] log-probabilities of whole responses, -inf where impossible; as ``token_log_probs``, without the work
+    behind the stop token, where most of the places are."""
+    with np.errstate(divide="ignore"):
+        log_p = np.log(tables)
+    total = np.zeros((len(tables), len(tokens)))
+    alive, last = np.arange(len(tokens)), np.full(len(tokens), tables.shape[-1])
+    for t, column in enumerate(tokens.T):
+        drawn = column[alive]
+        total[:, alive] += (log_p if tables.ndim == 3 else log_p[:, t])[:, last, drawn]
+        going = drawn != STOP
+        alive, last = alive[going], drawn[going]
+        if not len(alive):
+            break
+    return total.T
 
 
 def steered(table: np.ndarray, tokens: Sequence[int], strength: float) -> np.ndarray:
