@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tailrisk.audit.estimates import estimate_one
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.records import FloatArray
-from tailrisk.stats.estimators import contributions, event_mean, variance_per_draw
+from tailrisk.stats.estimators import contributions, event_mean, variance_of
 from tailrisk.stats.masses import draws_to_close, target_se
 from tailrisk.stats.shares import component_shares, initial_shares
 
@@ -108,9 +108,10 @@ def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _F
     mean = event_mean(ledger.rounds, corrected=corrected)
     if mean.value <= 0.0:
         return _Forecast(math.nan, math.inf, False)
+    parts = contributions(ledger.rounds, corrected=corrected)
     # Hits that all weigh the same forecast no variance at all; what they have not met would add some.
     per_draw = max(
-        variance_per_draw(ledger.rounds, shares[list(ledger.components)], corrected=corrected),
+        variance_of(parts, shares[list(ledger.components)]),
         LEAST_REL_VAR * mean.value**2,
     )
     drawn = mean.variance * mean.mass**2
@@ -119,7 +120,7 @@ def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _F
     goal = target_se(mean.value, stop.log_width, stop.confidence, max(df, 1.0))
     # A last round that is small for its mass may be narrow enough and yet rest on a handful of heavy draws:
     # the sum of squared parts, 1 / ESS, is held to its own goal.
-    squares = float(np.square(contributions(ledger.rounds, corrected=corrected).part).sum()) * mean.mass**2
+    squares = float(np.square(parts.part).sum()) * mean.mass**2
     enough = mean.value / math.sqrt(ENOUGH_HITS)
     wanted = max(
         draws_to_close(drawn, ledger.mass_left, per_draw, goal),

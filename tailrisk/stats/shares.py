@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from tailrisk.records import FloatArray
 from tailrisk.stats.diagnostics import effective_size
@@ -118,11 +117,13 @@ def _fit(
     log_q: FloatArray, weight: FloatArray, start: FloatArray, prior: FloatArray, strength: float
 ) -> FloatArray:
     """EM for the shares: ``weight`` [h] sums to the number of hits they are worth."""
-    beta = start
-    for _ in range(_STEPS):
-        with np.errstate(divide="ignore"):
-            duty = softmax(log_q + np.log(beta), axis=1)
-        beta = (weight @ duty + strength * prior) / (weight.sum() + strength)
+    beta, total = start, weight.sum() + strength
+    with np.errstate(divide="ignore"):
+        for _ in range(_STEPS):
+            logits = log_q + np.log(beta)
+            duty = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
+            duty /= np.add.reduce(duty, axis=1, keepdims=True)
+            beta = (weight @ duty + strength * prior) / total
     return beta
 
 
