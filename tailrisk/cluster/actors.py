@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tailrisk.audit.protocols import Judge, LawCard, Laws
-from tailrisk.audit.work import Draws, draw_batch, judge_texts
+from tailrisk.audit.work import draw_batch, judge_texts
+from tailrisk.cluster.parcels import pack_draws, pack_judged
 from tailrisk.config import Config
 from tailrisk.records import Batch, JudgedTexts, Prompt
 
@@ -63,10 +65,10 @@ class ModelActor(_Worker):
         self._laws = self._factory()
         return Built(_place(), LawCard.of(self._laws))
 
-    def run(self, batch: Batch) -> Draws:
-        """Draws and scores one batch; raises ModelError where its numbers cannot be right."""
+    def run(self, batch: Batch) -> bytes:
+        """Draws and scores one batch (``unpack_draws``); raises ModelError where its numbers cannot be right."""
         assert self._laws is not None, "build() comes first"
-        return draw_batch(self._laws, self._prompts[batch.prompt_id], batch)
+        return pack_draws(draw_batch(self._laws, self._prompts[batch.prompt_id], batch))
 
 
 class JudgeActor(_Worker):
@@ -83,6 +85,12 @@ class JudgeActor(_Worker):
         """Verdicts for the answers to one prompt; a judge that raises leaves them undetermined."""
         assert self._judge is not None, "build() comes first"
         return judge_texts(self._judge, self._prompts[prompt_id], texts)
+
+    def judge_all(self, answers: Sequence[tuple[str, Sequence[str]]]) -> bytes:
+        """Verdicts for the answers to several prompts, with the seconds it took (``unpack_judged``)."""
+        began = time.perf_counter()
+        judged = [self.judge(prompt_id, texts) for prompt_id, texts in answers]
+        return pack_judged(judged, time.perf_counter() - began)
 
 
 def _place() -> str:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from tailrisk.cluster.actors import (
     judge_of,
     laws_of,
 )
+from tailrisk.cluster.parcels import Pace, unpack_draws, unpack_judged
 from tailrisk.cluster.pool import Pool, wait
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
@@ -36,6 +38,13 @@ from tailrisk.errors import ClusterError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt, Verdict
 
 TICK_S = 0.5
+
+
+class _Drawn(NamedTuple):
+    """A batch that waits for its verdicts, and the worker that drew it."""
+
+    draws: Draws
+    worker: str
 
 
 class RayExecutor:
@@ -84,7 +93,8 @@ class RayExecutor:
         self._models = pool("models", ModelActor, laws, cluster.models)
         self._judges = pool("judges", JudgeActor, judge, cluster.judges)
         self._pools = [self._models, self._judges]
-        self._judges_limit = 4 * cluster.judges.max
+        self._most_judges = cluster.judges.max
+        self._pace = Pace()
         try:
             while not all(p.ready for p in self._pools) or self._card is None:
                 self._step()
@@ -97,12 +107,14 @@ class RayExecutor:
         """One outcome a batch, in the order in which they are done; batches are taken as there is room."""
         source = iter(batches)
         drawing: dict[Task, Batch] = {}
-        judging: dict[Task, Draws] = {}
-        drawn_on: dict[Task, str] = {}
+        drawn: deque[_Drawn] = deque()
+        judging: dict[Task, list[_Drawn]] = {}
         more = True
         try:
             while True:
-                while more and self._models.hungry and self._judges.backlog < self._judges_limit:
+                while (
+                    more and self._models.hungry and len(drawn) < 4 * self._most_judges * self._pace.together
+                ):
                     batch = next(source, None)
                     if batch is None:
                         more = False
@@ -110,7 +122,9 @@ class RayExecutor:
                     task = Task(batch.key, "run", (batch,))
                     drawing[task] = batch
                     self._models.submit(task)
-                if not (more or drawing or judging):
+                while drawn and self._judges_wait(len(judging)):
+                    self._judge(drawn, self._pace.together, judging)
+                if not (more or drawing or drawn or judging):
                     return
                 for outcome in self._step():
                     task = outcome.task
@@ -118,18 +132,45 @@ class RayExecutor:
                         batch = drawing.pop(task)
                         if outcome.reason:
                             yield BatchFailure(batch=batch, reason=outcome.reason)
-                            continue
-                        draws: Draws = outcome.value
-                        follow_up = Task(batch.key, "judge", (batch.prompt_id, draws.texts))
-                        judging[follow_up], drawn_on[follow_up] = draws, outcome.worker
-                        self._judges.submit(follow_up)
+                        else:
+                            drawn.append(_Drawn(unpack_draws(outcome.value, batch), outcome.worker))
                     elif task in judging:
-                        draws = judging.pop(task)
-                        yield join(draws, _judged(outcome, len(draws.texts)), worker=drawn_on.pop(task))
+                        yield from self._joined(judging.pop(task), outcome, judging)
         finally:
             self._stash.clear()
             for p in self._pools:
                 p.abandon()
+
+    def _judges_wait(self, calls: int) -> bool:
+        """Whether another call would be of use. Of quick calls one for each worker is enough: what is drawn
+        meanwhile goes together."""
+        return calls < self._most_judges if self._pace.together > 1 else self._judges.hungry
+
+    def _judge(self, drawn: deque[_Drawn], together: int, judging: dict[Task, list[_Drawn]]) -> None:
+        """Sends the first ``together`` of ``drawn`` to a judge worker, in one call."""
+        some = [drawn.popleft() for _ in range(min(together, len(drawn)))]
+        answers = [(d.draws.batch.prompt_id, d.draws.texts) for d in some]
+        task = Task(some[0].draws.batch.key, "judge_all", (answers,))
+        judging[task] = some
+        self._judges.submit(task)
+
+    def _joined(
+        self, some: list[_Drawn], outcome: Outcome, judging: dict[Task, list[_Drawn]]
+    ) -> Iterator[BatchResult]:
+        """Finished batches; where the judge workers died of several together, each is tried by itself."""
+        if not outcome.reason:
+            judged, seconds = unpack_judged(outcome.value)
+            self._pace.saw(len(some), seconds)
+        else:
+            self._pace.failed()
+            if len(some) > 1:
+                alone = deque(some)
+                while alone:
+                    self._judge(alone, 1, judging)
+                return
+            judged = [_undetermined(outcome.reason, len(some[0].draws.texts))]
+        for (draws, worker), verdicts in zip(some, judged, strict=True):
+            yield join(draws, verdicts, worker=worker)
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""
@@ -144,7 +185,7 @@ class RayExecutor:
                 else:
                     others.append(outcome)
         self._stash += others
-        return _judged(mine, len(texts))
+        return _undetermined(mine.reason, len(texts)) if mine.reason else mine.value
 
     def close(self) -> None:
         """Ends the workers; safe to call twice, and after the session is gone."""
@@ -190,11 +231,9 @@ class RayExecutor:
         return outcomes
 
 
-def _judged(outcome: Outcome, n: int) -> JudgedTexts:
-    if not outcome.reason:
-        return outcome.value
+def _undetermined(reason: str, n: int) -> JudgedTexts:
     return JudgedTexts(
-        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {outcome.reason}"] * n
+        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {reason}"] * n
     )
 
 

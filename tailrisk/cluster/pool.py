@@ -271,8 +271,10 @@ def wait(pools: list[Pool], timeout_s: float) -> set[Any]:
     if not refs:
         time.sleep(min(timeout_s, 0.05))
         return set()
-    ray.wait(refs, num_returns=1, timeout=timeout_s)
     done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+    if not done and timeout_s > 0:
+        ray.wait(refs, num_returns=1, timeout=timeout_s)
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
     return set(done)
 
 

@@ -61,7 +61,7 @@ def read(folder: Path, names: Sequence[str], *, corrected: bool) -> Replay:
     """Replay the log of ``folder``; ``corrected`` as in ``tailrisk.stats.log_weights``."""
     out = Replay()
     plans: dict[tuple[str, int], PromptPlan] = {}
-    for record in replay(folder):
+    for record in replay(folder, {"plan", "failure"}):
         if isinstance(record, RoundPlan):
             out.rounds.append(record.round)
             plans.update({(p.prompt_id, record.round): p for p in record.prompts})
