@@ -24,7 +24,7 @@ def write_results(
     search: dict[str, Any] | None = None,
 ) -> None:
     """``totals`` and ``search`` are parts of estimates.json, the second left out where there is none."""
-    parts = {"audit": totals, "estimates": [e.to_json() for e in estimates]}
+    parts = {"audit": totals, "estimates": (e.to_json() for e in estimates)}
     write_json_atomic(folder / "estimates.json", parts if search is None else {**parts, "search": search})
     results = exported(final_results(folder), folder / "draws.parquet", state.laws.names)
     write_hits(folder, weighted_hits(results, state, estimates))

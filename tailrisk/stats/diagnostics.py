@@ -41,7 +41,8 @@ class Diagnostics(NamedTuple):
     """What the checks look at.
 
     ``estimate``: of the probability. ``hits``: harmful draws the target can produce, ``component_hits`` [K] by
-    who drew them, ``component_parts`` [K] what these add to the estimate, ``ess`` their effective number; ``draws`` of all kinds, ``target_draws`` of the target.
+    who drew them, ``component_parts`` [K] what these add to the estimate, ``ess`` their effective number;
+    ``draws`` of all kinds, ``target_draws`` of the target.
     ``carriers``: the heaviest hits, those that make up 99 % of the estimate; ``distinct``: different responses
     among them; ``k_hat``: their tail, None with fewer than 20 or
     if the tail's weights are tied. ``mean_ratios`` [K]: means of q_k/q_beta over all draws, the first being

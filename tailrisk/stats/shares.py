@@ -181,10 +181,13 @@ def _priors(
     several prompts with hits, those of the group, in which all prompts together count as one more prompt."""
     named = [None] * len(hits) if groups is None else list(groups)
     priors = dict[str | None, FloatArray]({None: pooled})
-    for group in dict.fromkeys(named):
-        members = [(h, x) for h, x, g in zip(hits, worths, named, strict=True) if g == group]
+    grouped: dict[str, list[tuple[Contributions | None, float]]] = {}
+    for h, x, group in zip(hits, worths, named, strict=True):
+        if group is not None:
+            grouped.setdefault(group, []).append((h, x))
+    for group, members in grouped.items():
         found = [(h, x) for h, x in members if h is not None]
         # A prompt alone in its group would count its own hits twice.
-        if group is not None and found and len(members) > 1:
+        if found and len(members) > 1:
             priors[group] = _pooled(found, pooled)
     return [priors.get(group, pooled) for group in named]

@@ -60,7 +60,7 @@ class Segment:
     def __init__(self, path: Path, *, last: bool, kinds: Collection[str] | None = None) -> None:
         self.path = path
         self.last = last
-        self._skipped = None if kinds is None else (lambda kind: kind != FOOTER and kind not in kinds)
+        self._kinds = None if kinds is None else {FOOTER, *kinds}
         self.size = 0
         self.records = 0
         self.sha = hashlib.sha256()
@@ -78,11 +78,10 @@ class Segment:
                 if self.closed:
                     raise _damaged(where, "a record follows the closing footer")
                 self.size += len(line)
-                if self._skipped is not None and (match := _KIND.match(body)):
-                    if self._skipped(match[1].decode()):
-                        self.sha.update(line)
-                        self.records += 1
-                        continue
+                if self._unwanted(body):
+                    self.sha.update(line)
+                    self.records += 1
+                    continue
                 kind, payload = _decode(body, where)
                 if kind == FOOTER:
                     self._check_footer(payload, where)
@@ -92,6 +91,13 @@ class Segment:
                 yield kind, payload
         if not (self.last or self.closed):
             raise _damaged(str(self.path), "the closing footer is missing")
+
+    def _unwanted(self, body: bytes) -> bool:
+        """Whether the record is of another kind than asked for, seen from its first bytes."""
+        if self._kinds is None:
+            return False
+        match = _KIND.match(body)
+        return match is not None and match[1].decode() not in self._kinds
 
     def _check_footer(self, payload: dict[str, Any], where: str) -> None:
         if payload != self.footer():

@@ -1,8 +1,8 @@
 """Prompts, laws and a judge that cost next to nothing, so that what is measured is the driver.
 
 A prompt has a few hundred possible answers of three tokens; the first forty are harmful. The target's probability
-of harm lies between 1e-5 and 0.3, by the prompt's number, and the proposal finds harm half of the time. The laws are
-tables, so every log-probability is exact and the estimates are right: a run of the benchmark checks that too.
+of harm lies between 1e-5 and 0.3, by the prompt's number, and the proposal answers with harm between once in a hundred
+and every other time. The laws are tables, so every log-probability is exact and the estimates are right: a run of the benchmark checks that too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ NAMES = ("target", "rude")
 ANSWERS, HARMFUL = 400, 40
 LENGTH = 3
 LEVELS = 64
-TILT = 0.5
+TILTS = np.geomspace(0.01, 0.5, 16)
+"""Of the proposal's answers, the part that is harmful; prompt number i has the one at i // ``LEVELS`` modulo 16."""
 
 _SHAPE = np.geomspace(1.0, 30.0, HARMFUL)
 _WITHIN = np.log(np.concatenate([_SHAPE / _SHAPE.sum(), np.full(ANSWERS - HARMFUL, 1 / (ANSWERS - HARMFUL))]))
@@ -105,7 +106,8 @@ class TableLaws:
         return [_TEXTS[i] for i in (np.array(tokens) - [1, 1, 0]) @ _PLACE]
 
     def _harm(self, prompt: Prompt) -> FloatArray:
-        return np.array([self._risks[int(prompt.id[1:]) % LEVELS], TILT])
+        number = int(prompt.id[1:])
+        return np.array([self._risks[number % LEVELS], TILTS[number // LEVELS % len(TILTS)]])
 
     def _log_q(self, prompt: Prompt, answers: NDArray[np.int64]) -> FloatArray:
         harm = self._harm(prompt)
