@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tailrisk.records import Status
+from tailrisk.records import FloatArray, Status
 from tailrisk.stats.diagnostics import Diagnostics, diagnose
 from tailrisk.stats.estimators import Event, Mean, contributions, event_mean, harmful, harmful_or_undetermined
 from tailrisk.stats.intervals import (
@@ -179,14 +179,33 @@ def certify(rounds: Sequence[RoundDraws], *, alpha: float, corrected: bool) -> C
     log_w = [log_weights(r, corrected=corrected) for r in rounds]
     values = np.concatenate([np.exp(w[r.harmful]) for w, r in zip(log_w, rounds, strict=True)])
     zeros = sum(r.n for r in rounds) - len(values)
+    # Bounds that are wider than the target's own are not needed in full, but where the two contradict each other.
+    found = _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=binomial)
+    if found.consistent:
+        return found
+    return _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=(0.0, 1.0))
+
+
+def _certified(
+    rounds: Sequence[RoundDraws],
+    log_w: Sequence[FloatArray],
+    values: FloatArray,
+    zeros: int,
+    binomial: tuple[float, float],
+    alpha: float,
+    corrected: bool,
+    *,
+    enough: tuple[float, float],
+) -> Certified:
     if corrected:
-        return combine_certified([binomial, (betting_lower(values, zeros, alpha / 2), 1.0)])
-    low = betting_lower(values, zeros, alpha / 4)
+        low = betting_lower(values, zeros, alpha / 2, enough=enough[0])
+        return combine_certified([binomial, (low, 1.0)])
+    low = betting_lower(values, zeros, alpha / 4, enough=enough[0])
     bounded = []
     for w, r in zip(log_w, rounds, strict=True):
         x = np.exp(w[harmful_or_undetermined(r)])
         bounded.append(Bounded(x, r.n - len(x), r.weight_bound))
-    return combine_certified([binomial, (low, betting_upper(bounded, alpha / 4))])
+    return combine_certified([binomial, (low, betting_upper(bounded, alpha / 4, enough=enough[1]))])
 
 
 def _working(

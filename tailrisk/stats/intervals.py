@@ -68,10 +68,11 @@ def _crossing(f: Callable[[float], float], inside: float, outside: float) -> flo
     return float(np.exp(root + (step if outside > inside else -step)))
 
 
-def betting_lower(values: FloatArray, zeros: int, alpha: float) -> float:
+def betting_lower(values: FloatArray, zeros: int, alpha: float, *, enough: float = 0.0) -> float:
     """Lower confidence bound for the mean of X >= 0, unbounded X included; 0 without a non-zero value.
 
-    Valid over all rounds at once: with a bet c/m the factor is 1 - c + c X/m whatever the round.
+    Valid over all rounds at once: with a bet c/m the factor is 1 - c + c X/m whatever the round. A bound that is
+    not above ``enough`` is not looked for: 0 then, after one step in the place of a dozen.
     """
     x, count = _binned(values, up=False)
     if len(x) == 0:
@@ -84,6 +85,9 @@ def betting_lower(values: FloatArray, zeros: int, alpha: float) -> float:
         capital = np.log1p(bets * (x / np.exp(log_m) - 1.0)) @ count + fixed
         return _log_mean_exp(capital) - threshold
 
+    # The capital falls as m grows, so where this m is not rejected the bound lies below it.
+    if 0.0 < enough < 1.0 and excess(float(np.log(enough))) < 0:
+        return 0.0
     # At the sample mean no constant bet can have won anything.
     inside = float(x @ count) / (lost + float(count.sum()))
     if inside >= 1.0:
@@ -98,20 +102,22 @@ def betting_lower(values: FloatArray, zeros: int, alpha: float) -> float:
     return _crossing(excess, inside, outside)
 
 
-def betting_upper(rounds: Sequence[Bounded], alpha: float) -> float:
-    """Upper confidence bound for the common mean of X in [0, B_r]; one if nothing below is rejected."""
+def betting_upper(rounds: Sequence[Bounded], alpha: float, *, enough: float = 1.0) -> float:
+    """Upper confidence bound for the common mean of X in [0, B_r]; one if nothing below is rejected.
+
+    A bound that is not below ``enough`` is not looked for: one then."""
     if not any(len(r.values) for r in rounds):
         return _upper_of_zeros(tuple((r.zeros, r.bound) for r in rounds), alpha)
-    return _betting_upper(rounds, alpha)
+    return _betting_upper(rounds, alpha, enough)
 
 
 @functools.lru_cache(maxsize=4096)
 def _upper_of_zeros(rounds: tuple[tuple[int, float], ...], alpha: float) -> float:
     """Prompts without a hit that were planned alike have the same bound, and there may be thousands of them."""
-    return _betting_upper([Bounded(np.empty(0), zeros, bound) for zeros, bound in rounds], alpha)
+    return _betting_upper([Bounded(np.empty(0), zeros, bound) for zeros, bound in rounds], alpha, 1.0)
 
 
-def _betting_upper(rounds: Sequence[Bounded], alpha: float) -> float:
+def _betting_upper(rounds: Sequence[Bounded], alpha: float, enough: float) -> float:
     threshold = np.log(1.0 / alpha)
     data = [(*_binned(np.minimum(r.values, r.bound), up=True), r) for r in rounds if np.isfinite(r.bound)]
     if not data:
@@ -133,6 +139,9 @@ def _betting_upper(rounds: Sequence[Bounded], alpha: float) -> float:
             capital += np.log1p(-bet[:, None] * (x - m)) @ count + lost if len(x) else lost
         return _log_mean_exp(capital) - threshold
 
+    # The capital grows with m, so where this m is not rejected the bound lies above it.
+    if 0.0 < enough < 1.0 and excess(float(np.log(enough))) < 0:
+        return 1.0
     draws = sum(float(count.sum()) + r.zeros for _, count, r in data)
     inside = min(max(sum(float(x @ count) for x, count, _ in data) / draws, 1e-12), 0.5)
     while excess(np.log(inside)) >= 0:
