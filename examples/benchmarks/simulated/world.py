@@ -47,7 +47,9 @@ def write_prompts(path: Path, n: int) -> None:
     """n prompts as the JSON Lines file that an audit reads."""
     with path.open("w", encoding="utf-8") as file:
         for i in range(n):
-            file.write(json.dumps({"id": f"p{i:06d}", "prompt": f"question {i}", "category": f"c{i % 10}"}) + "\n")
+            file.write(
+                json.dumps({"id": f"p{i:06d}", "prompt": f"question {i}", "category": f"c{i % 10}"}) + "\n"
+            )
 
 
 def config_of(folder: Path, *, draws: int, models: int = 1, judges: int = 1, **budget: object) -> Config:
