@@ -57,16 +57,16 @@ class _Columns(NamedTuple):
         return slice(start, start + self.sizes[i])
 
     def numbers(self) -> Iterator[tuple[int, BatchNumbers]]:
-        for i, (component, _) in enumerate(self.keys):
-            rows = self.rows(i)
+        start = 0
+        for (component, _), size, tokens, seconds in zip(
+            self.keys, self.sizes, self.tokens, self.seconds, strict=True
+        ):
+            rows = slice(start, start + size)
+            start += size
             yield (
                 component,
                 BatchNumbers(
-                    self.log_q[rows],
-                    self.log_q_sample[rows],
-                    self.verdicts[rows],
-                    self.tokens[i],
-                    self.seconds[i],
+                    self.log_q[rows], self.log_q_sample[rows], self.verdicts[rows], tokens, seconds
                 ),
             )
 

@@ -38,7 +38,7 @@ from tailrisk.stats.status import Alarm, Reason, decide, hit_reasons, weight_rea
 from tailrisk.stats.weights import log_weights
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """What is known of one prompt. ``working`` is None unless the diagnostics pass. ``hits``: harmful draws
     that the target can produce. ``alarms``: the checks that failed, each with a sentence in ``reasons``.
@@ -75,7 +75,7 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become None."""
-        return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
 def _plain(value: Any) -> Any:
