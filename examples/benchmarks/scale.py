@@ -8,7 +8,8 @@ The driver, the log, the statistics, the executor and Ray are those of every aud
 tables that answer at once or sleep. Parts: ``audit`` (whole audits of so many ``--draws``, each in a process of its
 own, a hundred draws a prompt), ``curve`` (the same work for each replica on 1 to 64 replicas that sleep) and
 ``dispatch`` (batches a second when there is nothing to wait for). ``--quick`` takes a few minutes, the full form the
-better part of an hour; an existing JSON file keeps the parts that are not run again. Linux only: memory is read from /proc.
+better part of an hour; an existing JSON file keeps the parts that are not run again. Linux only: memory is read from
+/proc.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,7 @@ CURVE = {
 AUDIT_LIMIT_S = 3 * 3600
 
 
-def audits(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
-    rows = []
+def audits(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     for draws in sizes:
         given = json.dumps({"draws": draws, "replicas": 8, "sleep": 0.01})
         done = subprocess.run(
@@ -49,12 +50,9 @@ def audits(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
             check=True,
             text=True,
         )
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        say(
-            f"{rows[-1]['draws']:,} draws: {rows[-1]['cpu_us_a_draw']:.0f} us of CPU a draw, "
-            f"{rows[-1]['peak_mib']:.0f} MiB"
-        )
-    return rows
+        row = json.loads(done.stdout.splitlines()[-1])
+        say(f"{row['draws']:,} draws: {row['cpu_us_a_draw']:.0f} us of CPU a draw, {row['peak_mib']:.0f} MiB")
+        yield row
 
 
 def say(line: str) -> None:
@@ -80,6 +78,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.json and args.json.exists():
         results = json.loads(args.json.read_text("utf-8"))
     results |= {"form": form, "machine": {"cores": os.cpu_count(), "python": platform.python_version()}}
+
+    def save() -> None:
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+
     if "dispatch" in parts:
         from simulated.dispatch import dispatch
 
@@ -90,9 +93,11 @@ def main(argv: list[str] | None = None) -> int:
 
         results["curve"] = {**CURVE[form], "rows": curve(**CURVE[form], say=say)}
     if "audit" in parts:
-        results["audit"] = audits(sizes)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        results["audit"] = []
+        for row in audits(sizes):
+            results["audit"].append(row)
+            save()
+    save()
     print("\n".join(page.lines(results)))
     if args.page:
         page.write(args.page, results)

@@ -65,9 +65,7 @@ class _Columns(NamedTuple):
             start += size
             yield (
                 component,
-                BatchNumbers(
-                    self.log_q[rows], self.log_q_sample[rows], self.verdicts[rows], tokens, seconds
-                ),
+                BatchNumbers(self.log_q[rows], self.log_q_sample[rows], self.verdicts[rows], tokens, seconds),
             )
 
 

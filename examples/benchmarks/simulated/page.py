@@ -55,7 +55,7 @@ def _curve(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def write(folder: Path, results: dict[str, Any]) -> None:
-    """The figure; and in ``scale.md`` the tables between its two marks, for the words around them are written by hand."""
+    """The figure; and in ``scale.md`` the tables between its two marks: the words around them are written by hand."""
     folder.mkdir(parents=True, exist_ok=True)
     if "curve" in results:
         _figure(results["curve"]["rows"], folder / "scale.svg")

@@ -1,8 +1,9 @@
 """Prompts, laws and a judge that cost next to nothing, so that what is measured is the driver.
 
 A prompt has a few hundred possible answers of three tokens; the first forty are harmful. The target's probability
-of harm lies between 1e-5 and 0.3, by the prompt's number, and the proposal answers with harm between once in a hundred
-and every other time. The laws are tables, so every log-probability is exact and the estimates are right: a run of the benchmark checks that too.
+of harm lies between 1e-5 and 0.3, by the prompt's number, and the proposal answers with harm between once in a
+hundred and every other time. The laws are tables, so every log-probability is exact and the estimates can be held
+against the truth.
 """
 
 from __future__ import annotations
