@@ -159,7 +159,7 @@ def _names(kinds: set[str]) -> set[str]:
 
 def test_the_page_keeps_the_words_around_its_tables(tmp_path):
     row = {"replicas": 4, "batches": 96, "draws": 3072, "work_s": 96.0, "ideal_s": 24.0, "seconds": 25.0}
-    results = {"curve": {"rows": [{**row, "efficiency": 0.96, "driver_cpu_s": 1.0}]}}
+    results = {"curve": [{**row, "efficiency": 0.96, "driver_cpu_s": 1.0}]}
     page.write(tmp_path, results)
     path = tmp_path / "scale.md"
     path.write_text("# Before\n\n" + path.read_text("utf-8") + "after\n", "utf-8")

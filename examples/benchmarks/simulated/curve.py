@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from simulated.world import MakeLaws, WordJudge, config_of, sleep_of, write_prom
 from tailrisk.audit.driver import run_audit
 from tailrisk.audit.protocols import Silent
 from tailrisk.audit.state import AuditState
-from tailrisk.cluster import RayExecutor, ray_session
+from tailrisk.cluster import RayExecutor, ray_session, resources
 from tailrisk.config import ClusterConfig, PoolConfig
 from tailrisk.prompts import load_prompts
 from tailrisk.records import Batch, BatchFailure, BatchResult, Prompt, RoundPlan
@@ -47,15 +47,13 @@ class _Watch(Silent):
         self.ended = time.monotonic()
 
 
-def curve(replicas: Sequence[int], *, sleep: float, batches: int, say: Any) -> list[dict[str, Any]]:
+def curve(replicas: Sequence[int], *, sleep: float, batches: int) -> Iterator[dict[str, Any]]:
     """One row a number of replicas; each replica gets about ``batches`` batches of ``sleep`` seconds each."""
-    rows = []
-    session = ClusterConfig(models=PoolConfig(num_cpus=0))
-    with ray_session(session):
+    # A cluster has room for a worker at once; here all of them start on the same few cores.
+    resources.PLACE_TIMEOUT_S = START_S
+    with ray_session(ClusterConfig(models=PoolConfig(num_cpus=0))):
         for n in replicas:
-            rows.append(_point(n, sleep, batches))
-            say(f"{n} replicas: efficiency {rows[-1]['efficiency']:.3f}")
-    return rows
+            yield _point(n, sleep, batches)
 
 
 def _point(replicas: int, sleep: float, batches: int) -> dict[str, Any]:

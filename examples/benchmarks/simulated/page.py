@@ -12,7 +12,7 @@ def lines(results: dict[str, Any]) -> list[str]:
     if "audit" in results:
         text += _audits(results["audit"])
     if "curve" in results:
-        text += _curve(results["curve"]["rows"])
+        text += _curve(results["curve"])
     if "dispatch" in results:
         d = results["dispatch"]
         text += [
@@ -58,7 +58,7 @@ def write(folder: Path, results: dict[str, Any]) -> None:
     """The figure; and in ``scale.md`` the tables between its two marks: the words around them are written by hand."""
     folder.mkdir(parents=True, exist_ok=True)
     if "curve" in results:
-        _figure(results["curve"]["rows"], folder / "scale.svg")
+        _figure(results["curve"], folder / "scale.svg")
     path = folder / "scale.md"
     begin, end = "<!-- measured -->\n", "<!-- end -->\n"
     before, after = "", ""
