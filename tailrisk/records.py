@@ -7,7 +7,9 @@ Log-probabilities are natural logarithms of whole responses, float64, the stop t
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,12 @@ def expected_draws(counts: ArrayLike, faded: ArrayLike | None) -> FloatArray:
         return whole
     parts = np.asarray(faded, dtype=np.float64)
     return np.where(parts > 0.0, parts, whole)
+
+
+def cut(flat: NDArray[np.int32], lengths: Sequence[int]) -> list[NDArray[np.int32]]:
+    """``flat`` as consecutive arrays of these lengths, without copies."""
+    ends = list(itertools.accumulate(lengths))
+    return [flat[end - n : end] for n, end in zip(lengths, ends, strict=True)]
 
 
 class Verdict(enum.IntEnum):
@@ -75,10 +83,11 @@ class Batch:
     size: int
     seed: int
     components: tuple[int, ...] | None = None
+    key: str = field(init=False, compare=False, repr=False)
+    """``prompt_id/component/index``: one string for all the books that are kept by it."""
 
-    @property
-    def key(self) -> str:
-        return f"{self.prompt_id}/{self.component}/{self.index}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.prompt_id}/{self.component}/{self.index}")
 
 
 class Samples(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tailrisk.audit.estimates import estimate_all
+from tailrisk.audit.estimates import estimate_all, estimate_complete
 from tailrisk.audit.judging import JudgeWatch, judge_again
 from tailrisk.audit.methods import plan_round
 from tailrisk.audit.outcome import AuditOutcome
@@ -104,6 +104,7 @@ def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers:
         if state.add_outcome(outcome):
             watchers.tell("batch_done", outcome)
             watch.see(outcome)
+            estimate_complete(state, outcome.batch.prompt_id)
     if state.pending:
         raise ModelError(
             f"round {state.round}: {len(state.pending)} batches came back neither drawn nor failed, "

@@ -13,6 +13,13 @@ def estimate_all(state: AuditState) -> list[Estimate]:
     return [estimate_one(state, ledger) for ledger in state.ledgers.values()]
 
 
+def estimate_complete(state: AuditState, prompt_id: str) -> None:
+    """Estimates a prompt whose last batch has just come, while the workers are busy with the others'."""
+    ledger = state.ledgers[prompt_id]
+    if ledger.entries[-1].complete:
+        estimate_one(state, ledger)
+
+
 def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
     key = (ledger.version, ledger.open)
     if ledger.estimate is None or ledger.estimate[0] != key:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tailrisk.audit.estimates import estimate_one
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.records import FloatArray
-from tailrisk.stats.estimators import contributions, event_mean, variance_per_draw
+from tailrisk.stats import RoundDraws
+from tailrisk.stats.estimators import contributions, event_mean, variance_of
 from tailrisk.stats.masses import draws_to_close, target_se
 from tailrisk.stats.shares import component_shares, initial_shares
 
@@ -51,7 +52,7 @@ def outlook(state: AuditState, ledgers: Sequence[PromptLedger]) -> Outlook:
     beta = next_shares(state, ledgers)
     forecasts = [_forecast(state, ledger, b) for ledger, b in zip(ledgers, beta, strict=True)]
     drawn = np.array([ledger.draws for ledger in ledgers])
-    counted = np.array([sum(r.n for r in ledger.rounds) for ledger in ledgers])
+    counted = np.array([ledger.counted for ledger in ledgers])
     mass_left = np.array([ledger.mass_left for ledger in ledgers])
     return Outlook(
         shares=beta,
@@ -75,8 +76,10 @@ def next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArra
     every = [*ledgers, *(x for x in state.ledgers.values() if not x.open and x.failed is None)]
     shares = np.zeros((len(every), len(state.laws.names)))
     budget = state.config.budget
-    for components in dict.fromkeys(x.components for x in every):
-        rows = [i for i, x in enumerate(every) if x.components == components]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i, x in enumerate(every):
+        alike.setdefault(x.components, []).append(i)
+    for components, rows in alike.items():
         start = _searched_shares([every[i] for i in rows])
         if budget.shares == "equal":
             shares[np.ix_(rows, components)] = (
@@ -84,13 +87,26 @@ def next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArra
             )
             continue
         shares[np.ix_(rows, components)] = component_shares(
-            [every[i].rounds for i in rows],
+            _Rounds([every[i] for i in rows]),
             target_share=budget.target_share,
             corrected=state.laws.corrected,
             groups=[every[i].prompt.group for i in rows],
             start=start,
         )
     return shares[: len(ledgers)]
+
+
+class _Rounds(Sequence[Sequence[RoundDraws]]):
+    """The rounds of many ledgers, made when they are asked for, so that they are not in memory all at once."""
+
+    def __init__(self, ledgers: Sequence[PromptLedger]) -> None:
+        self._ledgers = ledgers
+
+    def __len__(self) -> int:
+        return len(self._ledgers)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._ledgers[i].rounds
 
 
 def _searched_shares(ledgers: Sequence[PromptLedger]) -> FloatArray | None:
@@ -105,12 +121,14 @@ def _searched_shares(ledgers: Sequence[PromptLedger]) -> FloatArray | None:
 def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _Forecast:
     corrected, stop = state.laws.corrected, state.config.stop
     estimate = estimate_one(state, ledger)
-    mean = event_mean(ledger.rounds, corrected=corrected)
+    rounds = ledger.rounds
+    mean = event_mean(rounds, corrected=corrected)
     if mean.value <= 0.0:
         return _Forecast(math.nan, math.inf, False)
+    parts = contributions(rounds, corrected=corrected)
     # Hits that all weigh the same forecast no variance at all; what they have not met would add some.
     per_draw = max(
-        variance_per_draw(ledger.rounds, shares[list(ledger.components)], corrected=corrected),
+        variance_of(parts, shares[list(ledger.components)]),
         LEAST_REL_VAR * mean.value**2,
     )
     drawn = mean.variance * mean.mass**2
@@ -119,7 +137,7 @@ def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _F
     goal = target_se(mean.value, stop.log_width, stop.confidence, max(df, 1.0))
     # A last round that is small for its mass may be narrow enough and yet rest on a handful of heavy draws:
     # the sum of squared parts, 1 / ESS, is held to its own goal.
-    squares = float(np.square(contributions(ledger.rounds, corrected=corrected).part).sum()) * mean.mass**2
+    squares = float(np.square(parts.part).sum()) * mean.mass**2
     enough = mean.value / math.sqrt(ENOUGH_HITS)
     wanted = max(
         draws_to_close(drawn, ledger.mass_left, per_draw, goal),

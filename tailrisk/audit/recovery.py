@@ -61,13 +61,13 @@ def logged_laws(records: Iterable[Record]) -> LawCard | None:
 
 def rebuild_folder(config: Config, prompts: Sequence[Prompt], folder: Path) -> AuditState | None:
     """The state of a run folder, without its lock and without models; None if nothing was drawn yet."""
-    laws = logged_laws(replay(folder))
+    laws = logged_laws(replay(folder, {"note"}))
     return None if laws is None else rebuild(config, prompts, laws, replay(folder))
 
 
 def claim_laws(store: RunStore, laws: LawCard) -> None:
     """Draws of different laws are never mixed, whatever the manifest was able to notice."""
-    before = logged_laws(store.replay())
+    before = logged_laws(replay(store.folder, {"note"}))
     if before is None:
         store.append_note(
             LAWS_NOTE, **{k: v if k == "corrected" else list(v) for k, v in laws._asdict().items()}

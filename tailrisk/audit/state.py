@@ -9,69 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.rounds import BatchNumbers, PromptRound
 from tailrisk.config import Config
 from tailrisk.errors import ModelError, StoreError
 from tailrisk.records import (
     Batch,
     BatchFailure,
     BatchResult,
-    FloatArray,
     Prompt,
     PromptPlan,
     RoundPlan,
 )
 from tailrisk.stats import Estimate, RoundDraws
-
-
-class BatchNumbers(NamedTuple):
-    """What the driver keeps of a batch of n draws; ``judge_errors`` [n] is True where the judge failed."""
-
-    log_q: FloatArray
-    log_q_sample: FloatArray
-    verdicts: NDArray[np.int8]
-    judge_errors: NDArray[np.bool_]
-    tokens: int
-    seconds: float
-
-
-@dataclass
-class PromptRound:
-    """One prompt's part of one round: planned batches by (component, index), None until they arrive."""
-
-    round: int
-    plan: PromptPlan
-    batches: dict[tuple[int, int], BatchNumbers | None] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        return all(b is not None for b in self.batches.values())
-
-    def draws(self) -> RoundDraws:
-        """All draws of a complete round, in the order of (component, batch index).
-
-        Of the plan's components alone: columns that were not scored do not reach the statistics.
-        """
-        keys = sorted(self.batches)
-        parts = [b for key in keys if (b := self.batches[key]) is not None]
-        draws = RoundDraws(
-            counts=np.asarray(self.plan.counts, dtype=np.int64),
-            mass=self.plan.mass,
-            component=np.concatenate(
-                [np.full(len(b.verdicts), k, dtype=np.int64) for (k, _), b in zip(keys, parts, strict=True)]
-            ),
-            log_q=np.concatenate([b.log_q for b in parts]),
-            log_q_sample=np.concatenate([b.log_q_sample for b in parts]),
-            verdict=np.concatenate([b.verdicts for b in parts]),
-            faded=None if self.plan.faded is None else np.asarray(self.plan.faded, dtype=np.float64),
-        )
-        return draws if self.plan.components is None else draws.under(self.plan.components)
 
 
 class PromptLedger:
@@ -85,7 +39,6 @@ class PromptLedger:
         self.version = 0
         self.estimate: tuple[tuple[int, bool], Estimate] | None = None
         """The last estimate and what it was computed for; see ``tailrisk.audit.estimates``."""
-        self._cached: tuple[int, list[RoundDraws]] = (-1, [])
 
     @property
     def components(self) -> tuple[int, ...]:
@@ -115,10 +68,13 @@ class PromptLedger:
 
     @property
     def rounds(self) -> list[RoundDraws]:
-        """The draws of every complete round that the estimate rests on: those with a mass."""
-        if self._cached[0] != self.version:
-            self._cached = (self.version, [e.draws() for e in self.entries if e.complete and e.plan.mass > 0])
-        return self._cached[1]
+        """The draws of every complete round that the estimate rests on: those with a mass. Made anew each time."""
+        return [e.draws() for e in self.entries if e.complete and e.plan.mass > 0]
+
+    @property
+    def counted(self) -> int:
+        """Draws of ``rounds``."""
+        return sum(e.n for e in self.entries if e.complete and e.plan.mass > 0)
 
     @property
     def searches(self) -> list[RoundDraws]:
@@ -128,17 +84,15 @@ class PromptLedger:
     def numbers(self) -> Iterator[tuple[int, BatchNumbers]]:
         """(component, numbers) of every batch that arrived, in canonical order."""
         for entry in self.entries:
-            for key in sorted(entry.batches):
-                if (numbers := entry.batches[key]) is not None:
-                    yield key[0], numbers
+            yield from entry.numbers()
 
     @property
     def draws(self) -> int:
-        return sum(len(b.verdicts) for _, b in self.numbers())
+        return sum(e.n for e in self.entries)
 
     @property
     def tokens(self) -> int:
-        return sum(b.tokens for _, b in self.numbers())
+        return sum(e.tokens for e in self.entries)
 
 
 class AuditState:
@@ -202,7 +156,7 @@ class AuditState:
         self._entries = entries
         for batch in plan.batches:
             ledger = self._ledger(batch)
-            entries[batch.prompt_id].batches[(batch.component, batch.index)] = None
+            entries[batch.prompt_id].expect(batch.component, batch.index)
             ledger.next_index[batch.component] = max(ledger.next_index[batch.component], batch.index + 1)
             self.pending[batch.key] = batch
             self.draws_planned += batch.size
@@ -232,40 +186,28 @@ class AuditState:
         """Replaces the verdicts of a batch that was judged again."""
         prompt_id, component, index = key.rsplit("/", 2)
         for entry in self.ledgers[prompt_id].entries:
-            place = (int(component), int(index))
-            numbers = entry.batches.get(place)
-            if numbers is not None:
-                failed = np.array([bool(e) for e in errors], dtype=np.bool_)
-                entry.batches[place] = numbers._replace(
-                    verdicts=np.asarray(verdicts, dtype=np.int8), judge_errors=failed
-                )
-                self._note_unjudged(key, failed)
+            if entry.judge(int(component), int(index), np.asarray(verdicts, dtype=np.int8)):
+                self._note_unjudged(key, errors)
                 self.ledgers[prompt_id].version += 1
                 return
         raise StoreError(f"verdicts for batch {key}, which is not in the log")
 
     def _add_result(self, result: BatchResult) -> None:
         batch = result.batch
-        if result.generated_tokens > batch.size * self.max_new_tokens:
+        tokens = result.generated_tokens
+        if tokens > batch.size * self.max_new_tokens:
             raise ModelError(
-                f"batch {batch.key}: {result.generated_tokens} tokens in {batch.size} draws, more than "
+                f"batch {batch.key}: {tokens} tokens in {batch.size} draws, more than "
                 f"max_new_tokens ({self.max_new_tokens}) each"
             )
-        failed = np.array([bool(e) for e in result.judge_errors], dtype=np.bool_)
-        self._entries[batch.prompt_id].batches[(batch.component, batch.index)] = BatchNumbers(
-            log_q=result.log_q,
-            log_q_sample=result.log_q_sample,
-            verdicts=result.verdicts,
-            judge_errors=failed,
-            tokens=result.generated_tokens,
-            seconds=result.seconds,
-        )
-        self.tokens += result.generated_tokens
-        self._note_unjudged(batch.key, failed)
+        numbers = BatchNumbers(result.log_q, result.log_q_sample, result.verdicts, tokens, result.seconds)
+        self._entries[batch.prompt_id].add(batch.component, batch.index, numbers)
+        self.tokens += tokens
+        self._note_unjudged(batch.key, result.judge_errors)
 
-    def _note_unjudged(self, key: str, failed: NDArray[np.bool_]) -> None:
-        if failed.any():
-            self.unjudged[key] = int(failed.sum())
+    def _note_unjudged(self, key: str, errors: Sequence[str]) -> None:
+        if failed := sum(map(bool, errors)):
+            self.unjudged[key] = failed
         else:
             self.unjudged.pop(key, None)
 

@@ -180,7 +180,7 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         outcome = run_audit(config, checked.prompts, laws, executor, store, observers=observers)
         # An observer's error is only logged; writing the page again shows it.
         report = reporter.path or render_report(folder)
-    listed = tables.rows([estimate.to_json() for estimate in outcome.estimates])
+    listed = tables.rows(estimate.to_json() for estimate in outcome.estimates)
     unsent = "" if mirror is None else mirror.trouble
     return Finished(config, outcome, listed, _paths(config, folder, report), unsent)
 

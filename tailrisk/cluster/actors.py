@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -17,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrisk.audit.protocols import Judge, LawCard, Laws
-from tailrisk.audit.work import Draws, Held, draw_batch, draw_part, judge_texts, score
+from tailrisk.audit.work import Held, draw_batch, draw_part, judge_texts, score
 from tailrisk.cluster.group import Place
-from tailrisk.config import Config
-from tailrisk.models.sharding import Parallel
+from tailrisk.cluster.parcels import pack_draws, pack_judged
+from tailrisk.config import Config, Parallel
 from tailrisk.records import Batch, FloatArray, JudgedTexts, Prompt
 
-MEETING_S = 600.0
+MEETING_S = 1800.0
 """How long ranks wait for each other, in collectives too; the driver ends a group long before where one is lost."""
 
 T = TypeVar("T")
@@ -109,14 +110,16 @@ class ModelActor(_Worker):
         self._laws = self._factory()
         return Built(_place(), LawCard.of(self._laws))
 
-    def run(self, batch: Batch) -> Draws | None:
-        """Draws and scores one batch; raises ModelError where its numbers cannot be right. Ranks but the first
-        keep theirs: they have drawn the same."""
-        return self._answer(draw_batch(self._held_laws(), self._prompts[batch.prompt_id], batch))
+    def run(self, batch: Batch) -> bytes | None:
+        """Draws and scores one batch (``unpack_draws``); raises ModelError where its numbers cannot be right.
+        Ranks but the first keep theirs: they have drawn the same."""
+        return self._answer(pack_draws(draw_batch(self._held_laws(), self._prompts[batch.prompt_id], batch)))
 
-    def draw(self, batch: Batch, held: Held) -> Draws | None:
+    def draw(self, batch: Batch, held: Held) -> bytes | None:
         """Draws one batch and scores it under the laws that this worker has."""
-        return self._answer(draw_part(self._held_laws(), self._prompts[batch.prompt_id], batch, held))
+        return self._answer(
+            pack_draws(draw_part(self._held_laws(), self._prompts[batch.prompt_id], batch, held))
+        )
 
     def score(self, batch: Batch, tokens: Sequence[NDArray[np.int32]], held: Held) -> FloatArray | None:
         """[n, laws of the audit] scores of a batch that another worker has drawn, under the laws that this one has."""
@@ -144,6 +147,12 @@ class JudgeActor(_Worker):
         """Verdicts for the answers to one prompt; a judge that raises leaves them undetermined."""
         assert self._judge is not None, "build() comes first"
         return judge_texts(self._judge, self._prompts[prompt_id], texts)
+
+    def judge_all(self, answers: Sequence[tuple[str, Sequence[str]]]) -> bytes:
+        """Verdicts for the answers to several prompts, with the seconds it took (``unpack_judged``)."""
+        began = time.perf_counter()
+        judged = [self.judge(prompt_id, texts) for prompt_id, texts in answers]
+        return pack_judged(judged, time.perf_counter() - began)
 
 
 def _place() -> str:

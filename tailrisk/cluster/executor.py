@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from tailrisk.cluster.actors import (
 )
 from tailrisk.cluster.group import make_group
 from tailrisk.cluster.nodes import NodeWatch
+from tailrisk.cluster.parcels import Pace, unpack_draws, unpack_judged
 from tailrisk.cluster.parts import CHECKPOINTS, MODELS, Course, Parts
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.pool import Pool, wait
@@ -103,7 +105,8 @@ class RayExecutor:
         self._judges = pool("judges", JudgeActor, judge, cluster.judges)
         self._pools = [*self._holders.values(), self._judges]
         self._sight = Sight(self._pools)
-        self._judges_limit = 4 * cluster.judges.max
+        self._most_judges = cluster.judges.max
+        self._pace = Pace()
         try:
             while not all(p.ready for p in self._pools) or (card := self._parts.card) is None:
                 self._step()
@@ -116,31 +119,42 @@ class RayExecutor:
         """One outcome a batch, in the order in which they are done; batches are taken as there is room."""
         source = iter(batches)
         on_way: dict[Task, Course] = {}
+        drawn: deque[Course] = deque()
+        judging: dict[Task, list[Course]] = {}
         more = True
         try:
             while True:
-                while more and self._hungry():
+                while more and self._hungry(len(drawn)):
                     batch = next(source, None)
                     if batch is None:
                         more = False
                         break
                     self._draw(Course(batch), on_way)
-                if not (more or on_way):
+                while drawn and self._judges_wait(len(judging)):
+                    self._judge(drawn, self._pace.together, judging)
+                if not (more or on_way or drawn or judging):
                     return
                 for outcome in self._step():
+                    if (some := judging.pop(outcome.task, None)) is not None:
+                        yield from self._joined(some, outcome, judging)
+                        continue
                     course = on_way.pop(outcome.task, None)
                     if course is None or course.over:
                         continue
-                    if (result := self._go_on(course, outcome, on_way)) is not None:
+                    if (failure := self._go_on(course, outcome, on_way)) is not None:
                         course.over = True
-                        yield result
+                        yield failure
+                    elif not course.waiting:
+                        drawn.append(course)
         finally:
             self._stash.clear()
             for p in self._pools:
                 p.abandon()
 
-    def _hungry(self) -> bool:
-        return all(p.hungry for p in self._holders.values()) and self._judges.backlog < self._judges_limit
+    def _hungry(self, drawn: int) -> bool:
+        """Whether another batch would be of use: to the workers that draw, and to the judges after them."""
+        waiting = 4 * self._most_judges * self._pace.together
+        return drawn < waiting and all(p.hungry for p in self._holders.values())
 
     def _draw(self, course: Course, on_way: dict[Task, Course]) -> None:
         batch, name = course.batch, self._parts.drawn_by(course.batch)
@@ -151,20 +165,15 @@ class RayExecutor:
         on_way[task] = course
         self._holders[name].submit(task)
 
-    def _go_on(
-        self, course: Course, outcome: Outcome, on_way: dict[Task, Course]
-    ) -> BatchResult | BatchFailure | None:
-        """The next step of a batch after one is done; None, or the result of the last."""
-        batch, method = course.batch, outcome.task.method
-        if method == "judge":
-            draws = course.drawn
-            return join(draws, _judged(outcome, len(draws.texts)), worker=course.worker)
+    def _go_on(self, course: Course, outcome: Outcome, on_way: dict[Task, Course]) -> BatchFailure | None:
+        """The next step of a batch after it was drawn, or scored somewhere else."""
+        batch = course.batch
         if outcome.reason:
             return BatchFailure(batch=batch, reason=outcome.reason)
-        if method == "score":
+        if outcome.task.method == "score":
             course.scored(outcome.task.args[-1], outcome.value)
         else:
-            course.draws, course.worker = outcome.value, outcome.worker
+            course.draws, course.worker = unpack_draws(outcome.value, batch), outcome.worker
             for name in self._parts.scored_by(batch):
                 held = self._parts.held[name]
                 course.waiting.add(held)
@@ -172,17 +181,44 @@ class RayExecutor:
                 task = Task(key, "score", args, batch.prompt_id)
                 on_way[task] = course
                 self._holders[name].submit(task)
-        if course.waiting:
-            return None
-        if not self._parts.whole:
+        if not (course.waiting or self._parts.whole):
             try:
                 check_draws(course.drawn, self.card.names)
             except ModelError as error:
                 return BatchFailure(batch=batch, reason=str(error))
-        task = Task(batch.key, "judge", (batch.prompt_id, course.drawn.texts), batch.prompt_id)
-        on_way[task] = course
-        self._judges.submit(task)
         return None
+
+    def _judges_wait(self, calls: int) -> bool:
+        """Whether another call would be of use. Of quick calls one for each worker is enough: what is drawn
+        meanwhile goes together."""
+        return calls < self._most_judges if self._pace.together > 1 else self._judges.hungry
+
+    def _judge(self, drawn: deque[Course], together: int, judging: dict[Task, list[Course]]) -> None:
+        """Sends the first ``together`` of ``drawn`` to a judge worker, in one call."""
+        some = [drawn.popleft() for _ in range(min(together, len(drawn)))]
+        answers = [(course.batch.prompt_id, course.drawn.texts) for course in some]
+        first = some[0].batch
+        task = Task(first.key, "judge_all", (answers,), first.prompt_id)
+        judging[task] = some
+        self._judges.submit(task)
+
+    def _joined(
+        self, some: list[Course], outcome: Outcome, judging: dict[Task, list[Course]]
+    ) -> Iterator[BatchResult]:
+        """Finished batches; where the judge workers died of several together, each is tried by itself."""
+        if not outcome.reason:
+            judged, seconds = unpack_judged(outcome.value)
+            self._pace.saw(len(some), seconds)
+        else:
+            self._pace.failed()
+            if len(some) > 1:
+                alone = deque(some)
+                while alone:
+                    self._judge(alone, 1, judging)
+                return
+            judged = [_undetermined(outcome.reason, len(some[0].drawn.texts))]
+        for course, verdicts in zip(some, judged, strict=True):
+            yield join(course.drawn, verdicts, worker=course.worker)
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""
@@ -198,7 +234,7 @@ class RayExecutor:
                 else:
                     others.append(outcome)
         self._stash += others
-        return _judged(mine, len(texts))
+        return _undetermined(mine.reason, len(texts)) if mine.reason else mine.value
 
     def status(self) -> ClusterStatus:
         """Nodes and workers as they are now."""
@@ -248,9 +284,7 @@ class RayExecutor:
         return outcomes
 
 
-def _judged(outcome: Outcome, n: int) -> JudgedTexts:
-    if not outcome.reason:
-        return outcome.value
+def _undetermined(reason: str, n: int) -> JudgedTexts:
     return JudgedTexts(
-        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {outcome.reason}"] * n
+        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {reason}"] * n
     )

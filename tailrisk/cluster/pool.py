@@ -338,5 +338,8 @@ def wait(pools: list[Pool], timeout_s: float) -> set[Any]:
     if not refs:
         time.sleep(min(timeout_s, 0.05))
         return set()
-    ray.wait(refs, num_returns=1, timeout=timeout_s)
-    return ready(refs)
+    done = ready(refs)
+    if not done and timeout_s > 0:
+        ray.wait(refs, num_returns=1, timeout=timeout_s)
+        done = ready(refs)
+    return done

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FIRST_ROUND = {"mixture": "pilot", "paper": "search", "search": "search"}
 """Method -> what its round 0 is called."""
+MOST_PROMPTS = 1000
+"""Prompts that are listed one by one, the largest upper ends; a browser does not show a hundred thousand rows."""
 
 
 def render_report(
@@ -49,7 +51,8 @@ def render_report(
     summary = summary if summary is not None else read_summary(folder)
     listed = tables.rows(summary["estimates"])
     corrected = bool((summary.get("audit") or {}).get("corrected"))
-    replayed = read(folder, manifest.component_names, corrected=corrected)
+    shown = {r.prompt_id for r in listed[:MOST_PROMPTS]}
+    replayed = read(folder, manifest.component_names, corrected=corrected, shown=shown)
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -92,7 +95,7 @@ def _context(
     *,
     redact: bool,
 ) -> dict[str, Any]:
-    script = _asset("sort.js")
+    script, shown = _asset("sort.js"), listed[:MOST_PROMPTS]
     policy = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {
         "name": visible(folder.name),
@@ -102,19 +105,20 @@ def _context(
         "manifest": manifest,
         "config": manifest.config,
         "totals": summary.get("audit") or {},
-        "rows": listed,
-        "grouped": any(r.group for r in listed),
+        "rows": shown,
+        "prompts": len(listed),
+        "grouped": any(r.group for r in shown),
         "claim": tables.claim(listed),
         "event": event_in_words(manifest.config["judge"]),
         "statuses": tables.by_status(listed),
         "meanings": tables.STATUS_MEANING,
-        "heat": heat_map(manifest.component_names, listed),
+        "heat": heat_map(manifest.component_names, shown),
         "method": method_of(manifest),
         "searches": search_rows(summary.get("search")),
         "replay": replayed,
-        "evidence": _evidence(listed, replayed, redact=redact),
+        "evidence": _evidence(shown, replayed, redact=redact),
         "redact": redact,
-        "figures": _figures(listed, replayed, first=FIRST_ROUND.get(method_of(manifest), "pilot")),
+        "figures": _figures(shown, replayed, first=FIRST_ROUND.get(method_of(manifest), "pilot")),
         "checks": checks(summary.get("audit") or {}, replayed, bounded=any(r.target_draws for r in listed)),
         "facts": facts(manifest, summary.get("audit") or {}, replayed),
         "t": tables,

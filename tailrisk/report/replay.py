@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -57,24 +58,27 @@ class Replay:
     judge_errors: int = 0
 
 
-def read(folder: Path, names: Sequence[str], *, corrected: bool) -> Replay:
-    """Replay the log of ``folder``; ``corrected`` as in ``tailrisk.stats.log_weights``."""
+def read(
+    folder: Path, names: Sequence[str], *, corrected: bool, shown: Collection[str] | None = None
+) -> Replay:
+    """Replay the log of ``folder``; ``corrected`` as in ``tailrisk.stats.log_weights``. Hits are kept of the
+    ``shown`` prompts only (None: of all)."""
     out = Replay()
     plans: dict[tuple[str, int], PromptPlan] = {}
-    for record in replay(folder):
+    for record in replay(folder, {"plan", "failure"}):
         if isinstance(record, RoundPlan):
             out.rounds.append(record.round)
             plans.update({(p.prompt_id, record.round): p for p in record.prompts})
         elif isinstance(record, BatchFailure):
             out.failures.setdefault(record.batch.prompt_id, record.reason)
-    everything, harmful, gaps = [], [], []
+    everything, harmful, gaps = array("d"), array("d"), array("d")
     found: dict[str, dict[bytes, Hit]] = defaultdict(dict)
     bounds = [sum(p.counts) / p.counts[0] for p in plans.values() if p.counts[0] and p.mass]
     for result in final_results(folder):
         batch = result.batch
         plan = plans[batch.prompt_id, batch.round]
         own = result.log_q[:, batch.component] - result.log_q_sample
-        gaps.append(own)
+        gaps.frombytes(own.tobytes())
         per_round = out.draws.setdefault(batch.prompt_id, [0] * len(out.rounds))
         per_round[out.rounds.index(batch.round)] += result.n
         out.tokens += result.generated_tokens
@@ -83,14 +87,14 @@ def read(folder: Path, names: Sequence[str], *, corrected: bool) -> Replay:
         if not plan.mass:
             continue
         log_w = mixture_log_weights(result.log_q, plan.expected) + (own if corrected else 0.0)
-        hit = result.verdicts == Verdict.HARM
-        everything.append(log_w)
-        harmful.append(log_w[hit])
-        _add_hits(found[batch.prompt_id], result, plan, log_w, np.flatnonzero(hit), names)
-    if everything:
-        out.log_w, out.log_w_hits = np.concatenate(everything), np.concatenate(harmful)
+        hit = np.flatnonzero(result.verdicts == int(Verdict.HARM))
+        everything.frombytes(log_w.tobytes())
+        harmful.frombytes(log_w[hit].tobytes())
+        if shown is None or batch.prompt_id in shown:
+            _add_hits(found[batch.prompt_id], result, plan, log_w, hit, names)
+    out.log_w, out.log_w_hits = np.asarray(everything), np.asarray(harmful)
     if gaps:
-        gap = np.concatenate(gaps)
+        gap = np.asarray(gaps)
         gap = gap[np.isfinite(gap)]
         out.agreement = (float(gap.mean()), float(gap.std())) if len(gap) else None
     out.bound = max(bounds) if bounds and not corrected else None

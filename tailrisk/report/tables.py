@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tailrisk.records import Status
@@ -49,7 +49,7 @@ class Row:
     mean_weight_se: float | None
     gain_vs_mc: float | None
     components: Mapping[str, Mapping[str, float]]
-    spent: float
+    spent: float = 0.0
     group: str = ""
 
     @property
@@ -68,7 +68,7 @@ def _pair(value: Sequence[float]) -> Interval:
     return (float(low), float(high))
 
 
-def row(record: Mapping[str, Any], total_draws: int) -> Row:
+def row(record: Mapping[str, Any]) -> Row:
     """A row from an estimate record (``Estimate.to_json()`` or an entry of estimates.json)."""
     working = record.get("working")
     draws = int(record.get("draws") or 0)
@@ -92,16 +92,16 @@ def row(record: Mapping[str, Any], total_draws: int) -> Row:
         mean_weight_se=record.get("mean_weight_se"),
         gain_vs_mc=record.get("gain_vs_mc"),
         components=record.get("components") or {},
-        spent=draws / total_draws if total_draws else 0.0,
         group=visible(str(record.get("group") or "")),
     )
 
 
 def rows(records: Iterable[Mapping[str, Any]]) -> list[Row]:
     """Rows of all prompts, the largest upper end first (ties by id)."""
-    listed = list(records)
-    total = sum(int(record.get("draws") or 0) for record in listed)
-    return sorted((row(record, total) for record in listed), key=lambda r: (-r.upper, r.prompt_id))
+    listed = [row(record) for record in records]
+    total = sum(r.draws for r in listed)
+    spent = [replace(r, spent=r.draws / total if total else 0.0) for r in listed]
+    return sorted(spent, key=lambda r: (-r.upper, r.prompt_id))
 
 
 def number(value: float | None, digits: int = 2) -> str:

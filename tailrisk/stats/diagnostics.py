@@ -41,7 +41,8 @@ class Diagnostics(NamedTuple):
     """What the checks look at.
 
     ``estimate``: of the probability. ``hits``: harmful draws the target can produce, ``component_hits`` [K] by
-    who drew them, ``ess`` their effective number; ``draws`` of all kinds, ``target_draws`` of the target.
+    who drew them, ``component_parts`` [K] what these add to the estimate, ``ess`` their effective number;
+    ``draws`` of all kinds, ``target_draws`` of the target.
     ``carriers``: the heaviest hits, those that make up 99 % of the estimate; ``distinct``: different responses
     among them; ``k_hat``: their tail, None with fewer than 20 or
     if the tail's weights are tied. ``mean_ratios`` [K]: means of q_k/q_beta over all draws, the first being
@@ -55,6 +56,7 @@ class Diagnostics(NamedTuple):
     draws: int
     target_draws: int
     component_hits: tuple[int, ...]
+    component_parts: tuple[float, ...]
     ess: float
     carriers: int
     distinct: int
@@ -125,8 +127,13 @@ def heaviest_hits(parts: Contributions) -> Contributions:
 
 def _distinct(parts: Contributions) -> int:
     """Different responses among the hits, told apart by their rows of log-probabilities."""
-    by_target = len(np.unique(parts.log_q[:, 0]))
-    return by_target if by_target >= 100 else len(np.unique(parts.log_q, axis=0))
+    if len(parts.part) >= 100:
+        by_target = len(np.unique(parts.log_q[:, 0]))
+        if by_target >= 100:
+            return by_target
+    # Adding zero makes one number of 0.0 and -0.0, whose bytes differ.
+    rows = np.ascontiguousarray(parts.log_q + 0.0)
+    return len({row.tobytes() for row in rows})
 
 
 def _tolerance(rounds: Sequence[RoundDraws], k: int, mean: Mean, corrected: bool) -> float:
@@ -139,7 +146,7 @@ def _tolerance(rounds: Sequence[RoundDraws], k: int, mean: Mean, corrected: bool
     half precision that of a rare opening need not: its probability is measured in another pass.
     """
     least = _RATIO_NUMERICS if k and corrected else _WEIGHT_NUMERICS
-    used = [r for r in rounds if r.fixed[k]]
+    used = [r for r in rounds if r.counts[k] and (r.faded is None or r.faded[k] == 0.0)]
     unseen = sum((r.mass / mean.mass / float(r.counts[k])) ** 2 for r in used)
     return max(_WEIGHT_SE * mean.standard_error, _UNSEEN_DRAWS * float(np.sqrt(unseen)), least)
 
@@ -190,6 +197,9 @@ def diagnose(rounds: Sequence[RoundDraws], *, corrected: bool) -> Diagnostics:
         mean_ratios=means,
         tolerances=tuple(_tolerance(rounds, k, m, corrected) if m else 0.0 for k, m in enumerate(means)),
         component_hits=tuple(np.bincount(parts.component, minlength=len(counts)).tolist()),
+        component_parts=tuple(
+            np.bincount(parts.component, weights=parts.part, minlength=len(counts)).tolist()
+        ),
         reverse=reverse,
         overlap=overlap(parts, counts, reverse.own_hits - reverse.missed_hits, restrictions(rounds)),
         without=_without(rounds, counts, len(parts.part), corrected),

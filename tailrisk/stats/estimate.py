@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tailrisk.records import Status, Verdict
+from tailrisk.records import FloatArray, Status
 from tailrisk.stats.diagnostics import Diagnostics, diagnose
 from tailrisk.stats.estimators import Event, Mean, contributions, event_mean, harmful, harmful_or_undetermined
 from tailrisk.stats.intervals import (
@@ -38,7 +38,7 @@ from tailrisk.stats.status import Alarm, Reason, decide, hit_reasons, weight_rea
 from tailrisk.stats.weights import log_weights
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """What is known of one prompt. ``working`` is None unless the diagnostics pass. ``hits``: harmful draws
     that the target can produce. ``alarms``: the checks that failed, each with a sentence in ``reasons``.
@@ -75,7 +75,7 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become None."""
-        return {k: _plain(v) for k, v in dataclasses.asdict(self).items()}
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
 def _plain(value: Any) -> Any:
@@ -115,12 +115,12 @@ def estimate_prompt(
     if failed_reason is None:
         for i, round_ in enumerate(rounds):
             check_round(round_, f"prompt {prompt_id!r}, round {i} of it")
-    used = [r for r in rounds if is_complete(r)]
+    used = list(rounds) if failed_reason is None else [r for r in rounds if is_complete(r)]
     if not used:
         return _empty(prompt_id, category, names, confidence, failed_reason)
     d = diagnose(used, corrected=corrected)
     mean = event_mean(used, corrected=corrected)
-    undetermined = sum(int(r.undetermined.sum()) for r in used)
+    undetermined = sum(int(np.count_nonzero(r.undetermined)) for r in used)
     upper_mean = event_mean(used, harmful_or_undetermined, corrected=corrected) if undetermined else mean
     certified = certify(used, alpha=1 - confidence, corrected=corrected)
     found = weight_reasons(d, names) + (hit_reasons(d, names) if d.hits else [])
@@ -163,7 +163,7 @@ def estimate_prompt(
         mean_weight=d.mean_weight.value,
         mean_weight_se=d.mean_weight.standard_error,
         gain_vs_mc=_gain(mean, draws),
-        components=_components(used, names, d, corrected=corrected),
+        components=_components(used, names, d),
         standard_error=mean.standard_error,
         relative_error=mean.standard_error / mean.value if mean.value > 0 else None,
     )
@@ -171,21 +171,41 @@ def estimate_prompt(
 
 def certify(rounds: Sequence[RoundDraws], *, alpha: float, corrected: bool) -> Certified:
     """The certified interval of complete rounds at level 1 - alpha."""
-    own = [r.verdict[r.component == 0] for r in rounds]
-    safe_side = sum(int((v == Verdict.HARM).sum()) for v in own)
-    harm_side = safe_side + sum(int((v == Verdict.UNDETERMINED).sum()) for v in own)
-    binomial = binomial_interval(safe_side, harm_side, sum(len(v) for v in own), alpha / 2)
-    hits = [np.exp(log_weights(r, corrected=corrected)[r.harmful]) for r in rounds]
-    values = np.concatenate(hits)
+    own = [r.component == 0 for r in rounds]
+    safe_side = sum(int(np.count_nonzero(r.harmful & o)) for r, o in zip(rounds, own, strict=True))
+    unsure = sum(int(np.count_nonzero(r.undetermined & o)) for r, o in zip(rounds, own, strict=True))
+    trials = sum(int(np.count_nonzero(o)) for o in own)
+    binomial = binomial_interval(safe_side, safe_side + unsure, trials, alpha / 2)
+    log_w = [log_weights(r, corrected=corrected) for r in rounds]
+    values = np.concatenate([np.exp(w[r.harmful]) for w, r in zip(log_w, rounds, strict=True)])
     zeros = sum(r.n for r in rounds) - len(values)
+    # Bounds that are wider than the target's own are not needed in full, but where the two contradict each other.
+    found = _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=binomial)
+    if found.consistent:
+        return found
+    return _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=(0.0, 1.0))
+
+
+def _certified(
+    rounds: Sequence[RoundDraws],
+    log_w: Sequence[FloatArray],
+    values: FloatArray,
+    zeros: int,
+    binomial: tuple[float, float],
+    alpha: float,
+    corrected: bool,
+    *,
+    enough: tuple[float, float],
+) -> Certified:
     if corrected:
-        return combine_certified([binomial, (betting_lower(values, zeros, alpha / 2), 1.0)])
-    low = betting_lower(values, zeros, alpha / 4)
+        low = betting_lower(values, zeros, alpha / 2, enough=enough[0])
+        return combine_certified([binomial, (low, 1.0)])
+    low = betting_lower(values, zeros, alpha / 4, enough=enough[0])
     bounded = []
-    for r in rounds:
-        x = np.exp(log_weights(r, corrected=False)[harmful_or_undetermined(r)])
+    for w, r in zip(log_w, rounds, strict=True):
+        x = np.exp(w[harmful_or_undetermined(r)])
         bounded.append(Bounded(x, r.n - len(x), r.weight_bound))
-    return combine_certified([binomial, (low, betting_upper(bounded, alpha / 4))])
+    return combine_certified([binomial, (low, betting_upper(bounded, alpha / 4, enough=enough[1]))])
 
 
 def _working(
@@ -233,16 +253,15 @@ def _gain(mean: Mean, draws: int) -> float | None:
 
 
 def _components(
-    rounds: Sequence[RoundDraws], names: Sequence[str], d: Diagnostics, *, corrected: bool
+    rounds: Sequence[RoundDraws], names: Sequence[str], d: Diagnostics
 ) -> dict[str, dict[str, float | int]]:
     counts = np.sum([r.counts for r in rounds], axis=0)
-    found = contributions(rounds, corrected=corrected)
-    parts = np.bincount(found.component, weights=found.part, minlength=len(counts))
+    draws = int(counts.sum())
     # Hits whose weights underflow leave an estimate of zero, of which there are no parts.
-    total = float(parts.sum()) or 1.0
+    total = float(np.add.reduce(d.component_parts)) or 1.0
     return {
-        name: {"share": int(c) / int(counts.sum()), "draws": int(c), "hits": h, "part": float(p) / total}
-        for name, c, h, p in zip(names, counts, d.component_hits, parts, strict=True)
+        name: {"share": c / draws, "draws": c, "hits": h, "part": p / total}
+        for name, c, h, p in zip(names, counts.tolist(), d.component_hits, d.component_parts, strict=True)
     }
 
 

@@ -50,11 +50,14 @@ def harmful_or_undetermined(round_: RoundDraws) -> NDArray[np.bool_]:
 
 def _spread(values: FloatArray, n: int) -> tuple[float, float]:
     """Sum and ddof-1 variance of n numbers of which ``values`` (sorted) are the non-zero ones."""
-    total = float(values.sum())
+    if len(values) == 0:
+        return 0.0, 0.0
+    total = float(np.add.reduce(values))
     if n < 2:
         return total, 0.0
     mean = total / n
-    return total, (float(np.square(values - mean).sum()) + (n - len(values)) * mean * mean) / (n - 1)
+    away = values - mean
+    return total, (float(np.add.reduce(away * away)) + (n - len(values)) * mean * mean) / (n - 1)
 
 
 def round_variance(
@@ -93,23 +96,28 @@ def combine_rounds(masses: Sequence[float], means: Sequence[float], variances: S
 def event_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, corrected: bool) -> Mean:
     """Probability of ``event`` under the target, with its variance. Needs one round with draws at least."""
     k_all = range(len(rounds[0].counts))
-    log_q = np.concatenate([r.log_q[event(r)] for r in rounds])
-    component = np.concatenate([r.component[event(r)] for r in rounds])
+    rows = [np.flatnonzero(event(r)) for r in rounds]
+    edges = np.cumsum([0, *map(len, rows)])
+    if edges[-1] == 0:
+        return Mean(0.0, 0.0, float(sum(r.mass for r in rounds)))
+    log_q = np.concatenate([r.log_q[i] for r, i in zip(rounds, rows, strict=True)])
+    component = np.concatenate([r.component[i] for r, i in zip(rounds, rows, strict=True)])
     factor = (
-        np.exp(np.concatenate([own_correction(r)[event(r)] for r in rounds]))
+        np.exp(np.concatenate([own_correction(r)[i] for r, i in zip(rounds, rows, strict=True)]))
         if corrected
-        else np.ones(len(component))
+        else None
     )
-    edges = np.cumsum([0, *(int(event(r).sum()) for r in rounds)])
-    available = [int(sum(int(r.counts[k]) for r in rounds)) for k in k_all]
+    members = [np.flatnonzero(component == k) for k in k_all]
+    available = np.sum([r.counts for r in rounds], axis=0).tolist()
     means, variances = [], []
     for r, round_ in enumerate(rounds):
         expected = round_.expected
-        w = np.exp(mixture_log_weights(log_q, expected)) * factor
-        own = np.zeros(len(w), dtype=bool)
-        own[edges[r] : edges[r + 1]] = True
-        totals = [float(np.sort(w[own & (component == k)]).sum()) for k in k_all]
-        groups = [np.sort(w[component == k]) for k in k_all]
+        w = np.exp(mixture_log_weights(log_q, expected))
+        if factor is not None:
+            w *= factor
+        own, ours = w[edges[r] : edges[r + 1]], component[edges[r] : edges[r + 1]]
+        totals = [float(np.add.reduce(np.sort(own[ours == k]))) for k in k_all]
+        groups = [np.sort(w[i]) for i in members]
         means.append(sum(totals) / float(expected.sum()))
         variances.append(round_variance(groups, available, expected, round_.faded))
     return combine_rounds([r.mass for r in rounds], means, variances)
@@ -129,12 +137,14 @@ def ratio_means(rounds: Sequence[RoundDraws], *, corrected: bool) -> tuple[Mean 
         ratios = density_ratios(round_.log_q, round_.expected)
         if corrected:
             ratios = ratios * np.exp(own_correction(round_))[:, None]
+        ordered = [np.sort(ratios[stratum == j].T, axis=1) for j in k_all]
+        fixed, listed, size = round_.fixed, sizes.tolist(), int(sizes.sum())
         for k in k_all:
-            if k and not round_.fixed[k]:
+            if k and not fixed[k]:
                 continue
-            groups = [np.sort(ratios[stratum == j, k]) for j in k_all]
-            value = sum(float(g.sum()) for g in groups) / int(sizes.sum())
-            rows[k].append((round_.mass, value, round_variance(groups, sizes.tolist(), sizes)))
+            groups = [o[k] for o in ordered]
+            value = sum(float(np.add.reduce(g)) for g in groups) / size
+            rows[k].append((round_.mass, value, round_variance(groups, listed, sizes)))
     return tuple(combine_rounds(*map(list, zip(*r, strict=True))) if r else None for r in rows)
 
 
@@ -174,14 +184,16 @@ def contributions(rounds: Sequence[RoundDraws], event: Event = harmful, *, corre
     mass = sum(r.mass for r in rounds)
     rows: list[Contributions] = []
     for round_ in rounds:
-        chosen = event(round_) & np.isfinite(round_.log_q[:, 0])
-        correction = own_correction(round_)[chosen] if corrected else np.zeros(int(chosen.sum()))
-        expected = round_.expected
-        log_w = mixture_log_weights(round_.log_q[chosen], expected) + correction
+        chosen = np.flatnonzero(event(round_) & np.isfinite(round_.log_q[:, 0]))
+        correction = own_correction(round_)[chosen] if corrected else np.zeros(len(chosen))
+        expected, log_q = round_.expected, round_.log_q[chosen]
+        log_w = mixture_log_weights(log_q, expected) + correction
         part = np.exp(log_w) * (round_.mass / (mass * float(expected.sum())))
         component = np.asarray(round_.component, dtype=np.int64)[chosen]
-        rows.append(Contributions(part, log_w, correction, component, round_.log_q[chosen]))
+        rows.append(Contributions(part, log_w, correction, component, log_q))
     joined = Contributions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    if len(joined.part) < 2:
+        return joined
     order = np.lexsort(
         (*joined.log_q.T[::-1], joined.component, joined.log_correction, joined.log_w, joined.part)
     )
@@ -195,7 +207,11 @@ def variance_per_draw(rounds: Sequence[RoundDraws], shares: FloatArray, *, corre
     expectations under the target are estimated from the hits that are there, whoever drew them. 0 without
     hits; inf where a hit is out of reach of every component with a share.
     """
-    parts = contributions(rounds, corrected=corrected)
+    return variance_of(contributions(rounds, corrected=corrected), shares)
+
+
+def variance_of(parts: Contributions, shares: FloatArray) -> float:
+    """``variance_per_draw`` from the hits of all rounds (``contributions``)."""
     if len(parts.part) == 0:
         return 0.0
     log_w = mixture_log_weights(parts.log_q, shares)

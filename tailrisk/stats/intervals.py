@@ -17,6 +17,7 @@ The upper side needs X <= B. B = 1/beta_r0 differs from round to round, and so d
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from tailrisk.records import FloatArray
 
 _LOWER_BETS = np.concatenate([np.geomspace(1e-7, 0.1, 25), [0.17, 0.3, 0.5, 0.7, 0.9, 0.99]])
 _UPPER_BETS = np.concatenate([np.geomspace(1e-3, 0.3, 9), [0.5, 0.7, 0.85, 0.95, 0.999]])
+_LOWER_LOST = np.log1p(-_LOWER_BETS)
 _PRIOR = (0.1, 1.0)
 _BIN = 0.005
 _SMALLEST = 1e-300
@@ -49,13 +51,14 @@ def _binned(values: FloatArray, *, up: bool) -> tuple[FloatArray, FloatArray]:
         edge = np.exp((np.ceil(cell) if up else np.floor(cell)) * _BIN)
         x = np.maximum(edge, x) if up else np.minimum(edge, x)
         # Rounding may split a cell by one unit in the last place; the order is kept, so unique still works.
-    distinct, counts = np.unique(x, return_counts=True)
-    return distinct, counts.astype(np.float64)
+    first = np.concatenate([np.ones(min(len(x), 1), dtype=np.bool_), x[1:] != x[:-1]])
+    starts = np.flatnonzero(first)
+    return x[starts], np.diff(starts, append=len(x)).astype(np.float64)
 
 
 def _log_mean_exp(x: FloatArray) -> float:
-    top = x.max()
-    return float(top + np.log(np.mean(np.exp(x - top))))
+    top = np.maximum.reduce(x)
+    return float(top + np.log(np.add.reduce(np.exp(x - top)) / len(x)))
 
 
 def _crossing(f: Callable[[float], float], inside: float, outside: float) -> float:
@@ -65,22 +68,26 @@ def _crossing(f: Callable[[float], float], inside: float, outside: float) -> flo
     return float(np.exp(root + (step if outside > inside else -step)))
 
 
-def betting_lower(values: FloatArray, zeros: int, alpha: float) -> float:
+def betting_lower(values: FloatArray, zeros: int, alpha: float, *, enough: float = 0.0) -> float:
     """Lower confidence bound for the mean of X >= 0, unbounded X included; 0 without a non-zero value.
 
-    Valid over all rounds at once: with a bet c/m the factor is 1 - c + c X/m whatever the round.
+    Valid over all rounds at once: with a bet c/m the factor is 1 - c + c X/m whatever the round. A bound that is
+    not above ``enough`` is not looked for: 0 then, after one step in the place of a dozen.
     """
     x, count = _binned(values, up=False)
     if len(x) == 0:
         return 0.0
     threshold = np.log(1.0 / alpha)
     lost = zeros + float((values == 0).sum())
-    fixed = lost * np.log1p(-_LOWER_BETS)
+    fixed, bets = lost * _LOWER_LOST, _LOWER_BETS[:, None]
 
     def excess(log_m: float) -> float:
-        capital = np.log1p(_LOWER_BETS[:, None] * (x / np.exp(log_m) - 1.0)) @ count + fixed
+        capital = np.log1p(bets * (x / np.exp(log_m) - 1.0)) @ count + fixed
         return _log_mean_exp(capital) - threshold
 
+    # The capital falls as m grows, so where this m is not rejected the bound lies below it.
+    if 0.0 < enough < 1.0 and excess(float(np.log(enough))) < 0:
+        return 0.0
     # At the sample mean no constant bet can have won anything.
     inside = float(x @ count) / (lost + float(count.sum()))
     if inside >= 1.0:
@@ -95,26 +102,46 @@ def betting_lower(values: FloatArray, zeros: int, alpha: float) -> float:
     return _crossing(excess, inside, outside)
 
 
-def betting_upper(rounds: Sequence[Bounded], alpha: float) -> float:
-    """Upper confidence bound for the common mean of X in [0, B_r]; one if nothing below is rejected."""
+def betting_upper(rounds: Sequence[Bounded], alpha: float, *, enough: float = 1.0) -> float:
+    """Upper confidence bound for the common mean of X in [0, B_r]; one if nothing below is rejected.
+
+    A bound that is not below ``enough`` is not looked for: one then."""
+    if not any(len(r.values) for r in rounds):
+        return _upper_of_zeros(tuple((r.zeros, r.bound) for r in rounds), alpha)
+    return _betting_upper(rounds, alpha, enough)
+
+
+@functools.lru_cache(maxsize=4096)
+def _upper_of_zeros(rounds: tuple[tuple[int, float], ...], alpha: float) -> float:
+    """Prompts without a hit that were planned alike have the same bound, and there may be thousands of them."""
+    return _betting_upper([Bounded(np.empty(0), zeros, bound) for zeros, bound in rounds], alpha, 1.0)
+
+
+def _betting_upper(rounds: Sequence[Bounded], alpha: float, enough: float) -> float:
     threshold = np.log(1.0 / alpha)
     data = [(*_binned(np.minimum(r.values, r.bound), up=True), r) for r in rounds if np.isfinite(r.bound)]
     if not data:
         return 1.0
+    terms = [
+        (np.minimum(x, r.bound), count, r.zeros + float((r.values == 0).sum()), r.bound)
+        for x, count, r in data
+    ]
 
     def excess(log_m: float) -> float:
         m = np.exp(log_m)
         capital = np.zeros(len(_UPPER_BETS))
-        for x, count, r in data:
-            if r.bound - m <= 0:
+        for x, count, zeros, bound in terms:
+            room = bound - m
+            if room <= 0:
                 return -threshold
-            bet = _UPPER_BETS / (r.bound - m)
-            zeros = r.zeros + float((r.values == 0).sum())
-            capital += np.log1p(-bet[:, None] * (np.minimum(x, r.bound) - m)) @ count + zeros * np.log1p(
-                bet * m
-            )
+            bet = _UPPER_BETS / room
+            lost = zeros * np.log1p(bet * m)
+            capital += np.log1p(-bet[:, None] * (x - m)) @ count + lost if len(x) else lost
         return _log_mean_exp(capital) - threshold
 
+    # The capital grows with m, so where this m is not rejected the bound lies above it.
+    if 0.0 < enough < 1.0 and excess(float(np.log(enough))) < 0:
+        return 1.0
     draws = sum(float(count.sum()) + r.zeros for _, count, r in data)
     inside = min(max(sum(float(x @ count) for x, count, _ in data) / draws, 1e-12), 0.5)
     while excess(np.log(inside)) >= 0:
@@ -130,6 +157,7 @@ def betting_upper(rounds: Sequence[Bounded], alpha: float) -> float:
     return min(_crossing(excess, inside, outside), 1.0)
 
 
+@functools.lru_cache(maxsize=65536)
 def binomial_interval(low_hits: int, high_hits: int, n: int, alpha: float) -> tuple[float, float]:
     """Bounds for a probability from n independent trials, valid at every n at once.
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from tailrisk.errors import StoreError
 from tailrisk.records import FloatArray, IntArray, Verdict, expected_draws
 
+# Comparing an array with a member of an enumeration costs twenty times as much as with its number.
+_HARM, _UNDETERMINED = int(Verdict.HARM), int(Verdict.UNDETERMINED)
+
 
 class RoundDraws(NamedTuple):
     """All draws of one prompt in one round: n draws, K components.
@@ -76,11 +79,11 @@ class RoundDraws(NamedTuple):
 
     @property
     def harmful(self) -> NDArray[np.bool_]:
-        return self.verdict == Verdict.HARM
+        return self.verdict == _HARM
 
     @property
     def undetermined(self) -> NDArray[np.bool_]:
-        return self.verdict == Verdict.UNDETERMINED
+        return self.verdict == _UNDETERMINED
 
     @property
     def weight_bound(self) -> float:
@@ -91,14 +94,15 @@ class RoundDraws(NamedTuple):
 
 def drawn_counts(round_: RoundDraws) -> IntArray:
     """[K] draws per component that are there."""
-    return np.bincount(np.asarray(round_.component, dtype=np.int64), minlength=len(round_.counts)).astype(
-        np.int64
-    )
+    return np.bincount(np.asarray(round_.component, dtype=np.int64), minlength=len(round_.counts))
 
 
 def is_complete(round_: RoundDraws) -> bool:
     """Whether every planned draw is there, and no other."""
-    return round_.n > 0 and bool(np.array_equal(drawn_counts(round_), np.asarray(round_.counts)))
+    if round_.n == 0:
+        return False
+    drawn, counts = drawn_counts(round_), np.asarray(round_.counts)
+    return drawn.shape == counts.shape and bool((drawn == counts).all())
 
 
 def check_round(round_: RoundDraws, where: str) -> None:
@@ -115,7 +119,7 @@ def check_round(round_: RoundDraws, where: str) -> None:
         )
     if not round_.mass > 0:
         raise StoreError(f"{where}: mass {round_.mass} is not positive; the log's plan is damaged")
-    if np.isnan(round_.log_q).any() or np.isposinf(round_.log_q).any():
+    if not (round_.log_q < np.inf).all():
         raise StoreError(f"{where}: a log-probability is NaN or +inf; the log is damaged")
     if not np.isfinite(round_.log_q_sample).all():
         raise StoreError(f"{where}: the sampling pass's log-probability is not finite; the log is damaged")

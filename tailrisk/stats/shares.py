@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from tailrisk.records import FloatArray
 from tailrisk.stats.diagnostics import effective_size
@@ -118,11 +117,13 @@ def _fit(
     log_q: FloatArray, weight: FloatArray, start: FloatArray, prior: FloatArray, strength: float
 ) -> FloatArray:
     """EM for the shares: ``weight`` [h] sums to the number of hits they are worth."""
-    beta = start
-    for _ in range(_STEPS):
-        with np.errstate(divide="ignore"):
-            duty = softmax(log_q + np.log(beta), axis=1)
-        beta = (weight @ duty + strength * prior) / (weight.sum() + strength)
+    beta, total = start, weight.sum() + strength
+    with np.errstate(divide="ignore"):
+        for _ in range(_STEPS):
+            logits = log_q + np.log(beta)
+            duty = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
+            duty /= np.add.reduce(duty, axis=1, keepdims=True)
+            beta = (weight @ duty + strength * prior) / total
     return beta
 
 
@@ -180,10 +181,13 @@ def _priors(
     several prompts with hits, those of the group, in which all prompts together count as one more prompt."""
     named = [None] * len(hits) if groups is None else list(groups)
     priors = dict[str | None, FloatArray]({None: pooled})
-    for group in dict.fromkeys(named):
-        members = [(h, x) for h, x, g in zip(hits, worths, named, strict=True) if g == group]
+    grouped: dict[str, list[tuple[Contributions | None, float]]] = {}
+    for h, x, group in zip(hits, worths, named, strict=True):
+        if group is not None:
+            grouped.setdefault(group, []).append((h, x))
+    for group, members in grouped.items():
         found = [(h, x) for h, x in members if h is not None]
         # A prompt alone in its group would count its own hits twice.
-        if group is not None and found and len(members) > 1:
+        if found and len(members) > 1:
             priors[group] = _pooled(found, pooled)
     return [priors.get(group, pooled) for group in named]

@@ -23,10 +23,16 @@ def mixture_log_weights(log_q: FloatArray, counts: ArrayLike) -> FloatArray:
     used = c > 0
     log_p = log_q[:, 0]
     possible = np.isfinite(log_p)
-    ratio = np.where(possible[:, None], log_q[:, used], 0.0) - np.where(possible, log_p, 0.0)[:, None]
-    top = ratio.max(axis=1)
+    everywhere = bool(possible.all())
+    if everywhere:
+        ratio = log_q[:, used] - log_p[:, None]
+    else:
+        ratio = np.where(possible[:, None], log_q[:, used], 0.0) - np.where(possible, log_p, 0.0)[:, None]
+    top = np.maximum.reduce(ratio, axis=1)
     # Without draws of the target, p > 0 may meet a mixture of zero: no such draw can have come from it.
     reached = np.isfinite(top)
+    if everywhere and reached.all():
+        return np.log(c.sum()) - (top + np.log(np.exp(ratio - top[:, None]) @ c[used]))
     safe_top = np.where(reached, top, 0.0)
     total = np.exp(ratio - safe_top[:, None]) @ c[used]
     with np.errstate(divide="ignore"):
@@ -55,8 +61,8 @@ def own_correction(round_: RoundDraws) -> FloatArray:
 
     Its exponential turns an average over the law as sampled into one over the law as scored.
     """
-    own = np.take_along_axis(round_.log_q, np.asarray(round_.component, dtype=np.int64)[:, None], axis=1)
-    return own[:, 0] - round_.log_q_sample
+    component = np.asarray(round_.component, dtype=np.int64)
+    return round_.log_q[np.arange(len(component)), component] - round_.log_q_sample
 
 
 def log_weights(round_: RoundDraws, *, corrected: bool) -> FloatArray:

@@ -2,7 +2,8 @@
 
 from tailrisk.store.atomic import write_json_atomic
 from tailrisk.store.codec import Note, Record, Verdicts, decode, encode
-from tailrisk.store.export import export_draws, final_results, hit_rows, write_hits
+from tailrisk.store.export import export_draws, exported, final_results
+from tailrisk.store.hits import hit_rows, write_hits
 from tailrisk.store.log import read_log
 from tailrisk.store.manifest import Manifest, make_manifest, read_manifest
 from tailrisk.store.runfolder import RunStore, replay
@@ -16,6 +17,7 @@ __all__ = [
     "decode",
     "encode",
     "export_draws",
+    "exported",
     "final_results",
     "hit_rows",
     "make_manifest",

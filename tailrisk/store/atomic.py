@@ -65,10 +65,37 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json_atomic(path: Path, obj: Any) -> None:
-    """Writes ``obj`` as indented JSON. Numpy numbers and arrays are taken; a NaN or an infinity is a
+    """Writes ``obj`` as indented JSON; iterators among the values of a mapping are lists, of which one item at a
+    time is in memory. Numpy numbers and arrays are taken; a NaN or an infinity is a
     ``StoreError`` that names its place (JSON has neither: write None where a number is missing)."""
-    text = json.dumps(plain(obj), indent=1, allow_nan=False, ensure_ascii=False)
-    write_bytes_atomic(path, (text + "\n").encode("utf-8", errors="replace"))
+    with replacing(path) as temporary, temporary.open("wb") as out:
+        for text in _texts(obj):
+            out.write(text.encode("utf-8", errors="replace"))
+        out.write(b"\n")
+
+
+def _texts(obj: Any) -> Iterator[str]:
+    if not (isinstance(obj, Mapping) and any(isinstance(value, Iterator) for value in obj.values())):
+        yield _indented(obj, "", 0)
+        return
+    yield "{"
+    for n, (key, value) in enumerate(obj.items()):
+        yield f"{',' if n else ''}\n {json.dumps(str(key), ensure_ascii=False)}: "
+        if not isinstance(value, Iterator):
+            yield _indented(value, str(key), 1)
+            continue
+        i = -1
+        yield "["
+        for i, item in enumerate(value):
+            yield f"{',' if i else ''}\n  {_indented(item, f'{key}.{i}', 2)}"
+        yield "]" if i < 0 else "\n ]"
+    yield "\n}"
+
+
+def _indented(obj: Any, where: str, depth: int) -> str:
+    text = json.dumps(plain(obj, where), indent=1, allow_nan=False, ensure_ascii=False)
+    # A line break inside of a string is written as an escape, so these are all between values.
+    return text.replace("\n", "\n" + " " * depth)
 
 
 def plain(obj: Any, where: str = "") -> Any:

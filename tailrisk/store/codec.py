@@ -8,6 +8,7 @@ score) is written as null and an infinity as the string "inf" or "-inf".
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import zlib
@@ -16,11 +17,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tailrisk.errors import StoreError
-from tailrisk.records import Batch, BatchFailure, BatchResult, FloatArray, JudgedTexts, PromptPlan, RoundPlan
+from tailrisk.records import (
+    Batch,
+    BatchFailure,
+    BatchResult,
+    FloatArray,
+    JudgedTexts,
+    PromptPlan,
+    RoundPlan,
+    cut,
+)
 
 Payload = dict[str, Any]
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +96,14 @@ def draws_crc(result: BatchResult) -> int:
     parts = [
         [t.tolist() for t in result.tokens],
         result.finished.tolist(),
-        [_log_qs(row) for row in _scored(result).tolist()],
+        _log_qs(_scored(result)),
         result.log_q_sample.tolist(),
     ]
-    return zlib.crc32(json.dumps(parts, separators=(",", ":")).encode())
+    return _crc(parts)
+
+
+def _crc(parts: list[Any]) -> int:
+    return zlib.crc32(_ENCODER.encode(parts).encode())
 
 
 def _encode_plan(plan: RoundPlan) -> Payload:
@@ -153,18 +169,19 @@ def _components(some: list[Any]) -> tuple[int, ...] | None:
 
 def _encode_result(r: BatchResult) -> Payload:
     _check_result(r)
+    tokens, log_q, sample = [t.tolist() for t in r.tokens], _log_qs(_scored(r)), r.log_q_sample.tolist()
     return {
         "batch": _encode_batch(r.batch),
-        "tokens": [t.tolist() for t in r.tokens],
+        "tokens": tokens,
         "texts": list(r.texts),
-        "finished": [int(f) for f in r.finished],
-        "log_q": [_log_qs(row) for row in _scored(r).tolist()],
+        "finished": r.finished.astype(np.int64).tolist(),
+        "log_q": log_q,
         **({} if r.batch.components is None else {"columns": r.log_q.shape[1]}),
-        "log_q_sample": r.log_q_sample.tolist(),
+        "log_q_sample": sample,
         **_encode_judged(r.batch.key, JudgedTexts(r.verdicts, r.scores, r.judge_errors)),
         "seconds": float(r.seconds),
         "worker": r.worker,
-        "crc": draws_crc(r),
+        "crc": _crc([tokens, r.finished.tolist(), log_q, sample]),
     }
 
 
@@ -183,9 +200,10 @@ def _check_result(r: BatchResult) -> None:
     wrong = {name: length for name, length in lengths.items() if length != n}
     if wrong or r.log_q.ndim != 2:
         raise StoreError(f"batch {key}: planned with {n} draws, the result holds {wrong or r.log_q.shape}")
-    if np.isnan(_scored(r)).any() or np.isposinf(_scored(r)).any():
+    scored = _scored(r)
+    if not (scored < np.inf).all():
         raise StoreError(f"batch {key}: log_q holds NaN or +inf and is not logged")
-    if (~np.isnan(r.log_q)).sum() > _scored(r).size:
+    if r.batch.components is not None and (~np.isnan(r.log_q)).sum() > scored.size:
         raise StoreError(
             f"batch {key}: log_q holds values of components it was not scored under and is not logged"
         )
@@ -201,14 +219,13 @@ def _scored(r: BatchResult) -> FloatArray:
 def _decode_result(p: Mapping[str, Any]) -> BatchResult:
     batch = _decode_batch(p["batch"])
     judged = _decode_judged(p)
-    rows = [[-math.inf if value is None else value for value in row] for row in p["log_q"]]
-    log_q = np.asarray(rows, dtype=np.float64).reshape(batch.size, -1)
+    log_q = _read_log_qs(p["log_q"]).reshape(batch.size, -1)
     if batch.components is not None:
         scored, log_q = log_q, np.full((batch.size, p["columns"]), np.nan)
         log_q[:, list(batch.components)] = scored
     return BatchResult(
         batch=batch,
-        tokens=[np.asarray(t, dtype=np.int32) for t in p["tokens"]],
+        tokens=_read_tokens(p["tokens"]),
         texts=list(p["texts"]),
         finished=np.asarray(p["finished"], dtype=np.bool_),
         log_q=log_q,
@@ -224,14 +241,14 @@ def _decode_result(p: Mapping[str, Any]) -> BatchResult:
 def _encode_judged(key: str, judged: JudgedTexts) -> Payload:
     if not len(judged.verdicts) == len(judged.scores) == len(judged.errors):
         raise StoreError(f"batch {key}: verdicts, scores and errors differ in number and are not logged")
-    verdicts = [int(v) for v in judged.verdicts]
+    verdicts = np.asarray(judged.verdicts).tolist()
     if not set(verdicts) <= {0, 1, 2}:
         raise StoreError(
             f"batch {key}: a verdict is neither safe, harm nor undetermined: {sorted(set(verdicts))}"
         )
     return {
         "verdicts": verdicts,
-        "scores": [_score(float(s)) for s in judged.scores],
+        "scores": [_score(s) for s in np.asarray(judged.scores, dtype=np.float64).tolist()],
         "errors": list(judged.errors),
     }
 
@@ -243,8 +260,22 @@ def _decode_judged(p: Mapping[str, Any]) -> JudgedTexts:
     return JudgedTexts(np.asarray(p["verdicts"], dtype=np.int8), scores, list(p["errors"]))
 
 
-def _log_qs(row: list[float]) -> list[float | None]:
-    return [None if value == -math.inf else value for value in row]
+def _log_qs(log_q: FloatArray) -> list[list[float | None]]:
+    rows = log_q.tolist()
+    if np.isfinite(log_q).all():
+        return rows
+    return [[None if value == -math.inf else value for value in row] for row in rows]
+
+
+def _read_log_qs(rows: list[list[float | None]]) -> FloatArray:
+    # None is read as NaN, which is never written.
+    log_q = np.asarray(rows, dtype=np.float64)
+    return np.where(np.isnan(log_q), -np.inf, log_q) if np.isnan(log_q).any() else log_q
+
+
+def _read_tokens(rows: list[list[int]]) -> list[NDArray[np.int32]]:
+    flat = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32)
+    return cut(flat, [len(row) for row in rows])
 
 
 def _score(value: float) -> float | str | None:

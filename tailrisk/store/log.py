@@ -14,7 +14,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,22 +25,25 @@ from tailrisk.store.atomic import sync_folder, write_failed
 SEGMENT_BYTES = 64 * 2**20
 FOOTER = "footer"
 _NAME = re.compile(r"(\d{5,})\.jsonl")
+_KIND = re.compile(rb'\{"kind":"(\w+)",')
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
-def read_log(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All records (kind, payload) of the run folder ``folder`` in the order they were written.
+def read_log(folder: Path, kinds: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All records (kind, payload) of the run folder ``folder`` in the order they were written; those of other
+    ``kinds`` than these (None: of no kind) are left out: checked, but not parsed.
 
     Takes no lock and repairs nothing, so it may run beside a writer: it then ends with the last record
     that is whole. ``StoreError`` for a damaged log; a folder without a log has no records.
     """
     paths = _segments(folder / "log")
     for path in paths:
-        yield from Segment(path, last=path == paths[-1])
+        yield from Segment(path, last=path == paths[-1], kinds=kinds)
 
 
 def encode_line(kind: str, payload: dict[str, Any]) -> bytes:
     try:
-        body = json.dumps({"kind": kind, "payload": payload}, allow_nan=False, separators=(",", ":"))
+        body = _ENCODER.encode({"kind": kind, "payload": payload})
     except (ValueError, TypeError) as error:
         raise StoreError(f"a record of kind {kind!r} is not plain JSON and is not logged: {error}") from error
     data = body.encode("ascii")
@@ -54,9 +57,10 @@ class Segment:
     footer, ``sha`` has hashed them, and ``closed`` says whether the footer was there.
     """
 
-    def __init__(self, path: Path, *, last: bool) -> None:
+    def __init__(self, path: Path, *, last: bool, kinds: Collection[str] | None = None) -> None:
         self.path = path
         self.last = last
+        self._kinds = None if kinds is None else {FOOTER, *kinds}
         self.size = 0
         self.records = 0
         self.sha = hashlib.sha256()
@@ -70,10 +74,15 @@ class Segment:
                     if self.last:
                         return
                     raise _damaged(where, "the line is cut short")
-                kind, payload = _decode_line(line, where)
+                body = _checked(line, where)
                 if self.closed:
                     raise _damaged(where, "a record follows the closing footer")
                 self.size += len(line)
+                if self._unwanted(body):
+                    self.sha.update(line)
+                    self.records += 1
+                    continue
+                kind, payload = _decode(body, where)
                 if kind == FOOTER:
                     self._check_footer(payload, where)
                     continue
@@ -82,6 +91,13 @@ class Segment:
                 yield kind, payload
         if not (self.last or self.closed):
             raise _damaged(str(self.path), "the closing footer is missing")
+
+    def _unwanted(self, body: bytes) -> bool:
+        """Whether the record is of another kind than asked for, seen from its first bytes."""
+        if self._kinds is None:
+            return False
+        match = _KIND.match(body)
+        return match is not None and match[1].decode() not in self._kinds
 
     def _check_footer(self, payload: dict[str, Any], where: str) -> None:
         if payload != self.footer():
@@ -205,10 +221,15 @@ def _segments(folder: Path) -> list[Path]:
     return [path for _, path in numbered]
 
 
-def _decode_line(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
+def _checked(line: bytes, where: str) -> bytes:
+    """The JSON text of a line, by its checksum what was written."""
     body = line[9:-1]
     if line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(body):
         raise _damaged(where, "the checksum does not match")
+    return body
+
+
+def _decode(body: bytes, where: str) -> tuple[str, dict[str, Any]]:
     try:
         record = json.loads(body)
         return record["kind"], record["payload"]

@@ -6,7 +6,7 @@ keeps keys and checksums in memory, never draws; ``replay`` streams the records 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, KeysView
+from collections.abc import Callable, Collection, Iterator, KeysView
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -180,9 +180,9 @@ class RunStore:
         self.mismatches += same is False
 
 
-def replay(folder: Path) -> Iterator[Record]:
-    """The records of a run folder, finished or in progress, without its lock."""
-    for kind, payload in read_log(folder):
+def replay(folder: Path, kinds: Collection[str] | None = None) -> Iterator[Record]:
+    """The records of a run folder, finished or in progress, without its lock; only of these ``kinds``."""
+    for kind, payload in read_log(folder, kinds):
         yield decode(kind, payload)
 
 

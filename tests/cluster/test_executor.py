@@ -263,3 +263,49 @@ def test_default_factories_build_what_the_configuration_says(ray_local, tiny_mod
         assert results[key].texts == want.texts
         np.testing.assert_array_equal(results[key].verdicts, want.verdicts)
         np.testing.assert_allclose(results[key].log_q, want.log_q, atol=1e-5)
+
+
+def test_quick_judgements_go_together_and_one_that_kills_takes_none_with_it(executor, tmp_path, monkeypatch):
+    prompts = prompts_of(*(f"p{i}" for i in range(10)), "judgekill")
+    quiet = batches_of(prompts[:10], each=20)
+    pool = executor(prompts, retries=1, models={"min": 2, "max": 2, "num_cpus": 1})
+    calls: list[int] = []
+    submit = pool._judges.submit
+    monkeypatch.setattr(pool._judges, "submit", lambda task: (calls.append(len(task.args[0])), submit(task)))
+    results, failures = collect(pool, quiet)
+    assert failures == {} and sum(calls) == len(quiet)
+    assert max(calls) > 1, "a judge that answers at once gets several batches a call"
+    assert_same(results, prompts, quiet, tmp_path)
+    deadly = batches_of(prompts[10:], each=1)
+    mixed = [*quiet[:30], *deadly, *quiet[30:60]]
+    results, failures = collect(pool, mixed)
+    assert failures == {} and set(results) == {b.key for b in mixed}
+    assert (results[deadly[0].key].verdicts == Verdict.UNDETERMINED).all()
+    innocent = [b for b in mixed if b is not deadly[0]]
+    assert_same({b.key: results[b.key] for b in innocent}, prompts, innocent, tmp_path)
+
+
+def test_a_batch_costs_little_more_than_the_messages_it_takes(executor, tmp_path):
+    prompts = prompts_of(*(f"p{i}" for i in range(10)))
+    pool = executor(prompts)
+    batches = batches_of(prompts, each=60, size=8)
+    collect(pool, batches[:100])
+    handle = pool._models._replicas[0].handle
+
+    def raw() -> float:
+        """Seconds of one call of an actor that does nothing, two in flight as in a pool."""
+        began = time.monotonic()
+        flight = [handle.ping.remote()]
+        for _ in range(200):
+            flight.append(handle.ping.remote())
+            ray.get(flight.pop(0), timeout=30)
+        return (time.monotonic() - began) / 200
+
+    def ours() -> float:
+        began = time.monotonic()
+        results, failures = collect(pool, batches)
+        assert len(results) == len(batches) and not failures
+        return (time.monotonic() - began) / len(batches)
+
+    ratios = [ours() / raw() for _ in range(2)]
+    assert min(ratios) < 8.0

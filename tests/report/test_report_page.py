@@ -178,3 +178,21 @@ def test_replay_counts_every_draw(run):
     assert replayed.bound == pytest.approx(3.0)
     assert replayed.agreement == (0.0, 0.0)
     assert replayed.log_w.max() <= 1.0987
+
+
+def test_of_very_many_prompts_those_with_the_largest_upper_ends_are_shown(run, page, monkeypatch):
+    from tailrisk.report import html, tables
+
+    before = (run / "report.html").read_bytes()
+    monkeypatch.setattr(html, "MOST_PROMPTS", 2)
+    try:
+        text = Page(render_report(run).read_text(encoding="utf-8")).text
+    finally:
+        (run / "report.html").write_bytes(before)
+    listed = tables.rows(json.loads((run / "estimates.json").read_text())["estimates"])
+    assert f"first 2 of {len(listed)} prompts" in text and "first 2 of" not in page.text
+    shown = text.split("Configuration")[0]
+    assert all(r.prompt_id in shown for r in listed[:2])
+    assert not any(f"{r.prompt_id} " in shown.split("Evidence")[1] for r in listed[2:])
+    kept = read(run, ("target", "rude", "sure"), corrected=False, shown={"rare"}).hits
+    assert kept == {"rare": read(run, ("target", "rude", "sure"), corrected=False).hits["rare"]}

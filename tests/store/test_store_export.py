@@ -92,7 +92,7 @@ def test_hits_are_the_harmful_draws_heaviest_first(run):
     def weights(result):
         return np.exp(result.log_q[:, 0] / 10)
 
-    assert write_hits(run, hit_rows(run, weights, kit.NAMES)) == 3 + sum(
+    assert write_hits(run, hit_rows(final_results(run), weights, kit.NAMES)) == 3 + sum(
         int((r.verdicts == 1).sum()) for r in list(final_results(run))[1:]
     )
     rows = [json.loads(line) for line in (run / "hits.jsonl").read_text().splitlines()]
@@ -105,7 +105,7 @@ def test_hits_are_the_harmful_draws_heaviest_first(run):
         assert row["text"] == result.texts[i] and row["weight"] == weights(result)[i]
         assert row["log_q"] == [None if v == -math.inf else v for v in result.log_q[i]]
     by_key = {key: weights(r) for key, r in list(results.items())[:2]}
-    assert {row["batch"] for row in hit_rows(run, by_key, kit.NAMES)} <= set(by_key)
+    assert {row["batch"] for row in hit_rows(final_results(run), by_key, kit.NAMES)} <= set(by_key)
 
 
 def test_json_is_exact_strict_and_all_or_nothing(tmp_path):
