@@ -290,7 +290,7 @@ def test_a_batch_costs_little_more_than_the_messages_it_takes(executor, tmp_path
     pool = executor(prompts)
     batches = batches_of(prompts, each=60, size=8)
     collect(pool, batches[:100])
-    handle = pool._models._replicas[0].handle
+    handle = pool._holders["models"]._replicas[0]._group._actors[0]
 
     def raw() -> float:
         """Seconds of one call of an actor that does nothing, two in flight as in a pool."""

@@ -99,7 +99,7 @@ def test_nodes_come_with_the_work_are_replaced_when_taken_and_go(address, tmp_pa
     with RayExecutor(
         config, prompts, laws_factory=MakeLaws(tmp_path, 0.4), judge_factory=FakeJudge
     ) as executor:
-        pool = executor._models
+        pool = executor._holders["models"]
         first = nodes()
         assert len(first) == 1, "one worker is asked for, so that one node comes"
         assert executor._judges._replicas == []
