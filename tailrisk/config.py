@@ -8,7 +8,7 @@ Unknown keys are refused. Relative paths are relative to the file that names the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -115,11 +115,27 @@ class TrackingConfig(Section):
     register_as: Name | None = None
 
 
+class Parallel(NamedTuple):
+    """``tensor`` pieces of every layer times ``pipeline`` parts of the stack of layers, a process each."""
+
+    tensor: int = 1
+    pipeline: int = 1
+
+    @property
+    def ranks(self) -> int:
+        return self.tensor * self.pipeline
+
+
 class PoolConfig(Section):
+    """One worker is ``tensor_parallel`` times ``pipeline_parallel`` processes on one node, each with a part of every
+    model, for models that one GPU does not hold. ``num_cpus`` and ``num_gpus`` are for each process."""
+
     min: int = Field(default=1, ge=1)
     max: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=1.0, ge=0.0)
     num_gpus: float = Field(default=0.0, ge=0.0)
+    tensor_parallel: int = Field(default=1, ge=1)
+    pipeline_parallel: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> PoolConfig:
@@ -127,15 +143,53 @@ class PoolConfig(Section):
             raise ValueError(f"max ({self.max}) is below min ({self.min})")
         return self
 
+    @model_validator(mode="after")
+    def _whole(self) -> PoolConfig:
+        if self.ranks > 1 and self.num_gpus not in (0.0, 1.0):
+            raise ValueError(
+                f"num_gpus is {self.num_gpus:g}, and each of the {self.ranks} processes of a sharded model uses one "
+                "GPU of its own: set it to 1 (or 0, to run on CPUs)"
+            )
+        if self.ranks > 1 and not (self.num_cpus or self.num_gpus):
+            raise ValueError("num_cpus and num_gpus are both 0; a sharded model is placed by one of them")
+        return self
+
+    @property
+    def parallel(self) -> Parallel:
+        """How the models of one worker are cut."""
+        return Parallel(self.tensor_parallel, self.pipeline_parallel)
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one worker, all on one node."""
+        return self.parallel.ranks
+
 
 class ClusterConfig(Section):
-    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one."""
+    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one. ``checkpoints``:
+    workers that have the models of checkpoint proposals; null: the target's have them too."""
 
     address: str = "local"
     models: PoolConfig = PoolConfig(num_cpus=2)
+    checkpoints: PoolConfig | None = None
     judges: PoolConfig = PoolConfig(num_cpus=0)
     batch_timeout_s: float = Field(default=1800.0, gt=0.0)
     retries: int = Field(default=3, ge=0)
+
+    @property
+    def pools(self) -> dict[str, PoolConfig]:
+        """Those that there are, by name."""
+        apart = {} if self.checkpoints is None else {"checkpoints": self.checkpoints}
+        return {"models": self.models, **apart, "judges": self.judges}
+
+    @field_validator("judges")
+    @classmethod
+    def _judges_are_whole(cls, value: PoolConfig) -> PoolConfig:
+        if value.ranks > 1:
+            raise ValueError(
+                "tensor_parallel and pipeline_parallel are for cluster.models; no judge has a model to cut"
+            )
+        return value
 
 
 class Config(Section):
@@ -182,17 +236,43 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _device(self) -> Config:
+        sharded = any(pool.ranks > 1 for pool in self.cluster.pools.values())
+        if sharded and self.target.device != "auto":
+            raise ValueError(
+                f"target.device is {self.target.device!r}, and Ray gives each process of a sharded model "
+                "(tensor_parallel, pipeline_parallel) its own GPU; leave it at auto"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints(self) -> Config:
+        if self.cluster.checkpoints is None:
+            return self
+        if self.method.kind != "mixture":
+            raise ValueError(f"cluster.checkpoints is for method mixture, and method is {self.method.kind!r}")
+        for proposal in self.proposals:
+            if isinstance(proposal, CheckpointProposal) and (proposal.mix, proposal.switch) != (1.0, None):
+                raise ValueError(
+                    f"proposals: {proposal.name!r} is mixed with the target token by token, so its model must be "
+                    "beside it; leave out cluster.checkpoints, or mix and switch"
+                )
+        return self
+
+    @property
+    def apart(self) -> tuple[CheckpointProposal, ...]:
+        """Proposals whose models have workers of their own."""
+        if self.cluster.checkpoints is None:
+            return ()
+        return tuple(p for p in self.proposals if isinstance(p, CheckpointProposal))
+
+    @model_validator(mode="after")
     def _learned(self) -> Config:
         learned = self.learned
         if learned and self.method.kind != "mixture":
             raise ValueError(
                 f"proposals: {learned[0].name!r} is fitted by the mixture's draws, and method is {self.method.kind!r}; "
                 "leave method out, or fit it before (tailrisk train lora)"
-            )
-        if learned and self.run.remote:
-            raise ValueError(
-                f"proposals: {learned[0].name!r} is fitted beside the run folder, and run.dir {self.run.dir!r} is "
-                "an address; give a folder, or fit it before (tailrisk train lora)"
             )
         if (share := sum(p.share for p in learned)) > 0.9:
             raise ValueError(
@@ -264,8 +344,3 @@ class Config(Section):
     @property
     def run_folder(self) -> Path:
         return self.run_dir / self.run.name
-
-    @property
-    def run_address(self) -> str | None:
-        """The address that the run folder is kept at; None where it is a folder of its own."""
-        return f"{self.run.dir}/{self.run.name}" if self.run.remote else None

@@ -147,6 +147,9 @@ ONE_FAULT = {
     "both": ("proposals:\n- {name: a, kind: prefix, text: x, avoid: [y]}", 5, "proposals.0: give exactly"),
     "number as text": ("run: {name: 7}", 4, "run.name: 7 is read as a number; put it in quotes"),
     "name": ("run: {name: ../x}", 4, "run.name: "),
+    "shards": ("cluster: {models: {tensor_parallel: 2, num_gpus: 0.5}}", 4, "each of the 2 processes of a sharded"),
+    "no place": ("cluster: {models: {pipeline_parallel: 2, num_cpus: 0}}", 4, "num_cpus and num_gpus are both 0"),
+    "judge": ("cluster: {judges: {tensor_parallel: 2}}", 4, "cluster.judges: tensor_parallel and pipeline_parallel"),
     "pool": ("cluster: {models: {min: 3, max: 2}}", 4, "cluster.models: max (2) is below min (3)"),
 }  # fmt: skip
 

@@ -31,16 +31,35 @@ class Draws(NamedTuple):
     seconds: float
 
 
+class Held(NamedTuple):
+    """Which of an audit's ``total`` laws a worker has, by their numbers in the audit."""
+
+    numbers: tuple[int, ...]
+    total: int
+
+    @classmethod
+    def all_of(cls, laws: Laws) -> Held:
+        return cls(tuple(range(len(laws.names))), len(laws.names))
+
+
 def draw_batch(laws: Laws, prompt: Prompt, batch: Batch) -> Draws:
     """Draws ``batch.size`` responses of one component and scores them under ``batch.components``; the columns
     of the others are NaN.
 
     Raises ModelError if the laws break their contract or give numbers that cannot be right.
     """
+    draws = draw_part(laws, prompt, batch, Held.all_of(laws))
+    check_draws(draws, laws.names)
+    return draws
+
+
+def draw_part(laws: Laws, prompt: Prompt, batch: Batch, held: Held) -> Draws:
+    """The same where ``laws`` are those of ``held`` only: the columns of others are NaN, and nothing is checked but
+    shapes of scores."""
     began = time.perf_counter()
-    samples = laws.sample(prompt, batch.component, batch.size, batch.seed)
-    log_q = score(laws, prompt, samples.tokens, batch.components)
-    draws = Draws(
+    samples = laws.sample(prompt, held.numbers.index(batch.component), batch.size, batch.seed)
+    log_q = score(laws, prompt, samples.tokens, batch, held)
+    return Draws(
         batch=batch,
         tokens=[np.asarray(t, dtype=np.int32) for t in samples.tokens],
         texts=laws.texts(samples.tokens),
@@ -49,28 +68,29 @@ def draw_batch(laws: Laws, prompt: Prompt, batch: Batch) -> Draws:
         log_q_sample=np.asarray(samples.log_q, dtype=np.float64),
         seconds=time.perf_counter() - began,
     )
-    check_draws(draws, laws.names)
-    return draws
 
 
 def score(
-    laws: Laws, prompt: Prompt, tokens: Sequence[NDArray[np.int32]], components: Sequence[int] | None
+    laws: Laws, prompt: Prompt, tokens: Sequence[NDArray[np.int32]], batch: Batch, held: Held
 ) -> FloatArray:
-    """[n, K] scores under ``components`` (None: all), the columns of the others NaN.
+    """[n, total] scores of the batch's ``tokens`` under those of its components that are held, the columns of the
+    others NaN.
 
     Raises ModelError if the laws answer with another shape.
     """
-    if components is None:
-        return np.asarray(laws.log_prob(prompt, tokens), dtype=np.float64)
-    asked = list(components)
-    scored = np.asarray(laws.log_prob(prompt, tokens, asked), dtype=np.float64)
-    if scored.shape != (len(tokens), len(asked)):
+    asked = batch.components
+    mine = [k for k in held.numbers if asked is None or k in asked]
+    out = np.full((len(tokens), held.total), np.nan)
+    if not mine:
+        return out
+    local = None if len(mine) == len(laws.names) else [held.numbers.index(k) for k in mine]
+    scored = np.asarray(laws.log_prob(prompt, tokens, local), dtype=np.float64)
+    if scored.shape != (len(tokens), len(mine)):
         raise ModelError(
-            f"prompt {prompt.id!r}: scores of {len(tokens)} draws under components {asked} have shape "
-            f"{scored.shape}"
+            f"batch {batch.key}: scores of {len(tokens)} draws under components {mine} of those asked for have "
+            f"shape {scored.shape}"
         )
-    out = np.full((len(tokens), len(laws.names)), np.nan)
-    out[:, asked] = scored
+    out[:, mine] = scored
     return out
 
 

@@ -11,13 +11,22 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tailrisk.audit.protocols import Judge, LawCard, Laws
-from tailrisk.audit.work import Draws, draw_batch, judge_texts
+from tailrisk.audit.work import Draws, Held, draw_batch, draw_part, judge_texts, score
+from tailrisk.cluster.group import Place
 from tailrisk.config import Config
-from tailrisk.records import Batch, JudgedTexts, Prompt
+from tailrisk.models.sharding import Parallel
+from tailrisk.records import Batch, FloatArray, JudgedTexts, Prompt
 
+MEETING_S = 600.0
+"""How long ranks wait for each other, in collectives too; the driver ends a group long before where one is lost."""
+
+T = TypeVar("T")
 LawsFactory = Callable[[], Laws]
 JudgeFactory = Callable[[], Judge]
 
@@ -30,15 +39,31 @@ class Built(NamedTuple):
 
 
 def laws_of(config: Config) -> Laws:
+    """The laws of ``config`` without those that are apart."""
     from tailrisk.proposals import build_laws
 
-    return build_laws(config)
+    here = tuple(p for p in config.proposals if p not in config.apart)
+    return build_laws(config.model_copy(update={"proposals": here}))
+
+
+def checkpoints_of(config: Config) -> Laws:
+    from tailrisk.proposals import build_checkpoints
+
+    return build_checkpoints(config)
 
 
 def judge_of(config: Config) -> Judge:
     from tailrisk.judges import build_judge
 
     return build_judge(config)
+
+
+class Shard(NamedTuple):
+    """Which rank of a sharded model an actor is, and whether Ray gave it a GPU."""
+
+    parallel: Parallel
+    rank: int
+    gpu: bool
 
 
 class _Worker:
@@ -49,24 +74,60 @@ class _Worker:
             os.environ[name] = str(threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-    def ping(self) -> str:
-        return _place()
+    def ping(self) -> Place:
+        return Place(_place(), "")
 
 
 class ModelActor(_Worker):
-    def __init__(self, factory: LawsFactory, prompts: Mapping[str, Prompt], threads: int) -> None:
+    """``shard``: this actor is one rank of a model that is cut into several."""
+
+    def __init__(
+        self, factory: LawsFactory, prompts: Mapping[str, Prompt], threads: int, shard: Shard | None = None
+    ) -> None:
         super().__init__(prompts, threads)
         self._factory = factory
         self._laws: Laws | None = None
+        self._shard = shard
+        if shard is not None and not shard.gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = (
+                ""  # all ranks would take the same card, which nobody gave them
+            )
 
-    def build(self) -> Built:
+    def ping(self) -> Place:
+        if self._shard is None or self._shard.rank != 0:
+            return super().ping()
+        from tailrisk.models import sharding
+
+        return Place(_place(), sharding.meeting_place())
+
+    def build(self, endpoint: str) -> Built:
+        """``endpoint``: where the ranks of a sharded model meet."""
+        if self._shard is not None:
+            from tailrisk.models import sharding
+
+            sharding.join(self._shard.parallel, self._shard.rank, endpoint, MEETING_S)
         self._laws = self._factory()
         return Built(_place(), LawCard.of(self._laws))
 
-    def run(self, batch: Batch) -> Draws:
-        """Draws and scores one batch; raises ModelError where its numbers cannot be right."""
+    def run(self, batch: Batch) -> Draws | None:
+        """Draws and scores one batch; raises ModelError where its numbers cannot be right. Ranks but the first
+        keep theirs: they have drawn the same."""
+        return self._answer(draw_batch(self._held_laws(), self._prompts[batch.prompt_id], batch))
+
+    def draw(self, batch: Batch, held: Held) -> Draws | None:
+        """Draws one batch and scores it under the laws that this worker has."""
+        return self._answer(draw_part(self._held_laws(), self._prompts[batch.prompt_id], batch, held))
+
+    def score(self, batch: Batch, tokens: Sequence[NDArray[np.int32]], held: Held) -> FloatArray | None:
+        """[n, laws of the audit] scores of a batch that another worker has drawn, under the laws that this one has."""
+        return self._answer(score(self._held_laws(), self._prompts[batch.prompt_id], tokens, batch, held))
+
+    def _held_laws(self) -> Laws:
         assert self._laws is not None, "build() comes first"
-        return draw_batch(self._laws, self._prompts[batch.prompt_id], batch)
+        return self._laws
+
+    def _answer(self, value: T) -> T | None:
+        return value if self._shard is None or self._shard.rank == 0 else None
 
 
 class JudgeActor(_Worker):
@@ -75,7 +136,7 @@ class JudgeActor(_Worker):
         self._factory = factory
         self._judge: Judge | None = None
 
-    def build(self) -> Built:
+    def build(self, endpoint: str) -> Built:
         self._judge = self._factory()
         return Built(_place(), None)
 

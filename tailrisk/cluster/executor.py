@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tailrisk.audit.protocols import ClusterStatus, LawCard
-from tailrisk.audit.work import Draws, join
+from tailrisk.audit.work import check_draws, join
 from tailrisk.cluster import resources
 from tailrisk.cluster.actors import (
     Built,
@@ -26,14 +26,17 @@ from tailrisk.cluster.actors import (
     JudgeFactory,
     LawsFactory,
     ModelActor,
+    checkpoints_of,
     judge_of,
     laws_of,
 )
+from tailrisk.cluster.group import make_group
+from tailrisk.cluster.parts import CHECKPOINTS, MODELS, Course, Parts
 from tailrisk.cluster.pool import Pool, wait
 from tailrisk.cluster.sight import Sight
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
-from tailrisk.errors import ClusterError
+from tailrisk.errors import ClusterError, ModelError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt, Verdict
 
 TICK_S = 0.5
@@ -58,80 +61,115 @@ class RayExecutor:
         prompts: Sequence[Prompt],
         *,
         laws_factory: LawsFactory | None = None,
+        checkpoints_factory: LawsFactory | None = None,
         judge_factory: JudgeFactory | None = None,
     ) -> None:
         import ray
 
         cluster = config.cluster
         by_id = ray.put({prompt.id: prompt for prompt in prompts})
-        self._card: LawCard | None = None
+        self._parts = Parts(config)
         self._stash: list[Outcome] = []
         self._count = itertools.count()
         patience = 0.0 if cluster.address == "local" else resources.PLACE_TIMEOUT_S
-        for name, size in (("models", cluster.models), ("judges", cluster.judges)):
+        for name, size in cluster.pools.items():
             resources.require_room(name, size, wait_s=patience)
 
-        def pool(name: str, actor: Any, factory: Any, size: PoolConfig) -> Pool:
-            remote = ray.remote(actor).options(
-                num_cpus=size.num_cpus, num_gpus=size.num_gpus, max_restarts=0, max_task_retries=0
-            )
-            make = functools.partial(remote.remote, factory, by_id, max(1, int(size.num_cpus)))
-            return Pool(
-                name, size, make, self._built, timeout_s=cluster.batch_timeout_s, retries=cluster.retries
-            )
+        def pool(name: str, actor: type, factory: Any, size: PoolConfig) -> Pool:
+            make = functools.partial(make_group, actor, size, (factory, by_id, max(1, int(size.num_cpus))))
+            built = functools.partial(self._built, name)
+            return Pool(name, size, make, built, timeout_s=cluster.batch_timeout_s, retries=cluster.retries)
 
-        laws = laws_factory or functools.partial(laws_of, config)
+        factories = {
+            MODELS: laws_factory or functools.partial(laws_of, config),
+            CHECKPOINTS: checkpoints_factory or functools.partial(checkpoints_of, config),
+        }
         judge = judge_factory or functools.partial(judge_of, config)
-        self._models = pool("models", ModelActor, laws, cluster.models)
+        self._holders = {
+            name: pool(name, ModelActor, factories[name], cluster.pools[name]) for name in self._parts.held
+        }
         self._judges = pool("judges", JudgeActor, judge, cluster.judges)
-        self._pools = [self._models, self._judges]
+        self._pools = [*self._holders.values(), self._judges]
         self._sight = Sight(self._pools)
         self._judges_limit = 4 * cluster.judges.max
         try:
-            while not all(p.ready for p in self._pools) or self._card is None:
+            while not all(p.ready for p in self._pools) or (card := self._parts.card) is None:
                 self._step()
         except BaseException:
             self.close()
             raise
-        self.card = self._card
+        self.card = card
 
     def run(self, batches: Iterable[Batch]) -> Iterator[BatchResult | BatchFailure]:
         """One outcome a batch, in the order in which they are done; batches are taken as there is room."""
         source = iter(batches)
-        drawing: dict[Task, Batch] = {}
-        judging: dict[Task, Draws] = {}
-        drawn_on: dict[Task, str] = {}
+        on_way: dict[Task, Course] = {}
         more = True
         try:
             while True:
-                while more and self._models.hungry and self._judges.backlog < self._judges_limit:
+                while more and self._hungry():
                     batch = next(source, None)
                     if batch is None:
                         more = False
                         break
-                    task = Task(batch.key, "run", (batch,))
-                    drawing[task] = batch
-                    self._models.submit(task)
-                if not (more or drawing or judging):
+                    self._draw(Course(batch), on_way)
+                if not (more or on_way):
                     return
                 for outcome in self._step():
-                    task = outcome.task
-                    if task in drawing:
-                        batch = drawing.pop(task)
-                        if outcome.reason:
-                            yield BatchFailure(batch=batch, reason=outcome.reason)
-                            continue
-                        draws: Draws = outcome.value
-                        follow_up = Task(batch.key, "judge", (batch.prompt_id, draws.texts))
-                        judging[follow_up], drawn_on[follow_up] = draws, outcome.worker
-                        self._judges.submit(follow_up)
-                    elif task in judging:
-                        draws = judging.pop(task)
-                        yield join(draws, _judged(outcome, len(draws.texts)), worker=drawn_on.pop(task))
+                    course = on_way.pop(outcome.task, None)
+                    if course is None or course.over:
+                        continue
+                    if (result := self._go_on(course, outcome, on_way)) is not None:
+                        course.over = True
+                        yield result
         finally:
             self._stash.clear()
             for p in self._pools:
                 p.abandon()
+
+    def _hungry(self) -> bool:
+        return all(p.hungry for p in self._holders.values()) and self._judges.backlog < self._judges_limit
+
+    def _draw(self, course: Course, on_way: dict[Task, Course]) -> None:
+        batch, name = course.batch, self._parts.drawn_by(course.batch)
+        if self._parts.whole:
+            task = Task(batch.key, "run", (batch,))
+        else:
+            task = Task(batch.key, "draw", (batch, self._parts.held[name]))
+        on_way[task] = course
+        self._holders[name].submit(task)
+
+    def _go_on(
+        self, course: Course, outcome: Outcome, on_way: dict[Task, Course]
+    ) -> BatchResult | BatchFailure | None:
+        """The next step of a batch after one is done; None, or the result of the last."""
+        batch, method = course.batch, outcome.task.method
+        if method == "judge":
+            draws = course.drawn
+            return join(draws, _judged(outcome, len(draws.texts)), worker=course.worker)
+        if outcome.reason:
+            return BatchFailure(batch=batch, reason=outcome.reason)
+        if method == "score":
+            course.scored(outcome.task.args[-1], outcome.value)
+        else:
+            course.draws, course.worker = outcome.value, outcome.worker
+            for name in self._parts.scored_by(batch):
+                held = self._parts.held[name]
+                course.waiting.add(held)
+                task = Task(f"{batch.key}/{name}", "score", (batch, course.drawn.tokens, held))
+                on_way[task] = course
+                self._holders[name].submit(task)
+        if course.waiting:
+            return None
+        if not self._parts.whole:
+            try:
+                check_draws(course.drawn, self.card.names)
+            except ModelError as error:
+                return BatchFailure(batch=batch, reason=str(error))
+        task = Task(batch.key, "judge", (batch.prompt_id, course.drawn.texts))
+        on_way[task] = course
+        self._judges.submit(task)
+        return None
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""
@@ -171,16 +209,10 @@ class RayExecutor:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _built(self, built: Built) -> None:
+    def _built(self, pool: str, built: Built) -> None:
         """Workers with other laws (another version of a file on another node) must not share an audit."""
-        if built.card is None:
-            return
-        if self._card is not None and built.card != self._card:
-            raise ClusterError(
-                f"cluster.models: the worker on {built.worker} holds other laws than the first one "
-                f"({_difference(self._card, built.card)}); every node must see the same model files"
-            )
-        self._card = built.card
+        if built.card is not None:
+            self._parts.built(pool, built.card, built.worker)
 
     def _step(self) -> list[Outcome]:
         """Wait for something to happen, and say what it was."""
@@ -208,14 +240,3 @@ def _judged(outcome: Outcome, n: int) -> JudgedTexts:
     return JudgedTexts(
         np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {outcome.reason}"] * n
     )
-
-
-def _difference(first: LawCard, second: LawCard) -> str:
-    if first.names != second.names:
-        return f"{', '.join(first.names)} against {', '.join(second.names)}"
-    differ = [
-        name
-        for name, a, b in zip(first.names, first.fingerprints, second.fingerprints, strict=True)
-        if a != b
-    ]
-    return ", ".join(differ) or "another precision"

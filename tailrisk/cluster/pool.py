@@ -14,6 +14,7 @@ from typing import Any
 
 from tailrisk.audit.protocols import PoolStatus
 from tailrisk.cluster import resources
+from tailrisk.cluster.group import Group, RankLostError, ready
 from tailrisk.cluster.journal import Journal
 from tailrisk.cluster.replica import Call, Replica, Stage
 from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, spoils_process
@@ -31,13 +32,13 @@ GIVEN_UP_IN_A_ROW = 5
 
 
 class Pool:
-    """``make`` submits one actor; ``on_built`` gets what a worker's ``build`` returned."""
+    """``make`` submits one worker; ``on_built`` gets what the ``build`` of each of its ranks returned."""
 
     def __init__(
         self,
         name: str,
         config: PoolConfig,
-        make: Callable[[], Any],
+        make: Callable[[], Group],
         on_built: Callable[[Any], None],
         *,
         timeout_s: float,
@@ -113,11 +114,13 @@ class Pool:
         outcomes: list[Outcome] = []
         for replica in list(self._replicas):
             if replica.stage is not Stage.READY:
-                if replica.start_ref in done:
+                replica.start.take(done)
+                if replica.start.settled:
                     self._started(replica)
                 continue
-            for call in [c for c in replica.calls if c.ref in done]:
-                if call in replica.calls:
+            for call in list(replica.calls):
+                call.answers.take(done)
+                if call.answers.settled and call in replica.calls:
                     outcomes += self._answered(replica, call)
         return outcomes
 
@@ -129,10 +132,10 @@ class Pool:
         return outcomes
 
     def _started(self, replica: Replica) -> None:
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import RayTaskError
 
         try:
-            value = _get(replica.start_ref)
+            values = replica.start.value()
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, TailriskError):
@@ -140,46 +143,48 @@ class Pool:
             raise ClusterError(
                 f"cluster.{self.name}: a worker could not be made ready ({describe(cause)})"
             ) from error
-        except RayError as error:
+        except RankLostError as error:
             self._drop(replica)
-            if getattr(error, "actor_init_failed", False):
+            if getattr(error.__cause__, "actor_init_failed", False):
                 raise ClusterError(
-                    f"cluster.{self.name}: a worker could not be made ready ({_last_line(error)}); "
+                    f"cluster.{self.name}: a worker could not be made ready ({error}); "
                     "is the same Python environment installed on every node?"
                 ) from error
-            preempted = bool(getattr(error, "preempted", False))
-            self.preempted += preempted
-            self._start_deaths += not preempted
+            self.preempted += error.preempted
+            self._start_deaths += 0 if error.preempted else 1
             if self._start_deaths >= START_DEATHS:
                 raise ClusterError(
                     f"cluster.{self.name}: {self._start_deaths} workers in a row died while they were being "
-                    f"made ready ({_last_line(error)}); is there memory enough for the model? Try "
+                    f"made ready ({error}); is there memory enough for the model? Try "
                     "fewer workers or another dtype"
                 ) from error
             return
         if replica.stage is Stage.PLACING:
-            replica.placed(value)
+            replica.placed(values)
             return
-        self._on_built(value)
+        for value in values:
+            self._on_built(value)
         replica.built()
         self.journal.ready(replica)
         self._start_deaths = 0
 
     def _answered(self, replica: Replica, call: Call) -> list[Outcome]:
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import RayTaskError
 
         try:
-            value = _get(call.ref)
+            value = call.answers.value()[0]
         except RayTaskError as error:
             replica.finish(call)
             return self._raised(replica, call, error.cause)
-        except RayError as error:
+        except RankLostError as error:
             return self._died(replica, error)
         replica.finish(call)
         self._blame.answered()
         return [] if call.orphan else [Outcome(call.task, value, replica.place, "")]
 
     def _raised(self, replica: Replica, call: Call, error: BaseException) -> list[Outcome]:
+        if isinstance(error, ClusterError):
+            raise error  # the worker itself says that it is at fault, not the task
         if spoils_process(error):
             self._waiting.extendleft(c.task for c in reversed(replica.calls) if not c.orphan)
             self._drop(replica)
@@ -191,12 +196,13 @@ class Pool:
         self._waiting.append(call.task)
         return []
 
-    def _died(self, replica: Replica, error: BaseException) -> list[Outcome]:
+    def _died(self, replica: Replica, error: RankLostError) -> list[Outcome]:
         """The worker ended by itself: answers that were on their way count, the rest is suspect."""
         outcomes: list[Outcome] = []
         for call in list(replica.calls):
             try:
-                value = _get(call.ref, timeout_s=0.0)
+                call.answers.take(ready(call.answers.refs))
+                value = call.answers.value()[0]
             except Exception:
                 continue
             replica.finish(call)
@@ -205,11 +211,12 @@ class Pool:
         calls = list(replica.calls)
         self._drop(replica)
         tasks = [c.task for c in calls if not c.orphan]
-        if getattr(error, "preempted", False):
+        if error.preempted:
             self.preempted += 1
             self._waiting.extendleft(reversed(tasks))
             return outcomes
-        return outcomes + self._suspect(tasks, "the worker process ended", certain=len(calls) == 1)
+        how = "the worker process ended" if error.__cause__ else str(error)
+        return outcomes + self._suspect(tasks, how, certain=len(calls) == 1)
 
     def _deadline(self, replica: Replica) -> list[Outcome]:
         waited = replica.waited()
@@ -298,16 +305,4 @@ def wait(pools: list[Pool], timeout_s: float) -> set[Any]:
         time.sleep(min(timeout_s, 0.05))
         return set()
     ray.wait(refs, num_returns=1, timeout=timeout_s)
-    done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-    return set(done)
-
-
-def _get(ref: Any, timeout_s: float = 30.0) -> Any:
-    import ray
-
-    return ray.get(ref, timeout=timeout_s)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return ready(refs)

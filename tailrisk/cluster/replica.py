@@ -1,6 +1,6 @@
 """One worker as the driver sees it: placed, built, then given calls, of which the first runs.
 
-A replica's actor is never restarted by Ray: a dead one is replaced by a new replica, so that what was in
+A replica's actors are never restarted by Ray: a dead one is replaced by a new replica, so that what was in
 flight is known and nothing runs twice behind the driver's back.
 """
 
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from tailrisk.cluster.group import Answers, Group, Place
 from tailrisk.cluster.tasks import Task
 
 
@@ -22,23 +23,23 @@ class Stage(enum.Enum):
 
 class Call(NamedTuple):
     task: Task
-    ref: Any
+    answers: Answers
     orphan: bool = False
     """Nobody waits for the answer any more, but the worker is busy with it."""
 
 
 class Replica:
-    """``make`` submits the actor and returns its handle. ``calls`` are in the order of their execution."""
+    """``make`` submits the worker's actors. ``calls`` are in the order of their execution."""
 
-    def __init__(self, name: str, make: Callable[[], Any]) -> None:
+    def __init__(self, name: str, make: Callable[[], Group]) -> None:
         self.name = name
         self.stage = Stage.PLACING
         self.place = ""
         self.calls: list[Call] = []
         self.since = time.monotonic()
         """When the present stage began, or for a ready replica when its first call became the first."""
-        self.handle = make()
-        self.start_ref: Any = self.handle.ping.remote()
+        self._group = make()
+        self.start = self._group.ping()
 
     @property
     def alone(self) -> bool:
@@ -46,19 +47,22 @@ class Replica:
         return any(call.task.alone and not call.orphan for call in self.calls)
 
     def refs(self) -> list[Any]:
-        return [self.start_ref] if self.stage is not Stage.READY else [call.ref for call in self.calls]
+        """What has not come in."""
+        if self.stage is not Stage.READY:
+            return list(self.start.refs)
+        return [ref for call in self.calls for ref in call.answers.refs]
 
-    def placed(self, place: str) -> None:
-        self.stage, self.place, self.since = Stage.BUILDING, place, time.monotonic()
-        self.start_ref = self.handle.build.remote()
+    def placed(self, places: Sequence[Place]) -> None:
+        self.stage, self.place, self.since = Stage.BUILDING, places[0].worker, time.monotonic()
+        self.start = self._group.build(places)
 
     def built(self) -> None:
-        self.stage, self.since, self.start_ref = Stage.READY, time.monotonic(), None
+        self.stage, self.since = Stage.READY, time.monotonic()
 
     def submit(self, task: Task) -> None:
         if not self.calls:
             self.since = time.monotonic()
-        self.calls.append(Call(task, getattr(self.handle, task.method).remote(*task.args)))
+        self.calls.append(Call(task, self._group.call(task.method, task.args)))
 
     def finish(self, call: Call) -> None:
         if self.calls and self.calls[0] is call:
@@ -73,7 +77,5 @@ class Replica:
         return time.monotonic() - self.since
 
     def kill(self) -> None:
-        """Ends the actor, whatever it is doing; safe for one that is dead."""
-        import ray
-
-        ray.kill(self.handle, no_restart=True)
+        """Ends the worker, whatever it is doing; safe for one that is dead."""
+        self._group.kill()

@@ -83,7 +83,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
 def _local(cluster: ClusterConfig) -> Iterator[None]:
     import ray
 
-    pools = (cluster.models, cluster.judges)
+    pools = cluster.pools.values()
     cpus = max(os.cpu_count() or 1, math.ceil(sum(pool.max * pool.num_cpus for pool in pools)))
     environment = {
         "RAY_ADDRESS": None,

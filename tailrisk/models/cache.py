@@ -1,4 +1,4 @@
-"""Keys and values of growing texts, written once and copied only where a text branches.
+"""Keys and values of growing texts, by layer, written once and copied only where a text branches.
 
 ``PromptCache``: a prompt's keys and values, in front of whatever is passed next.
 ``RowCache`` serves decoding: row r of every buffer is one text, prompt included, all of one length. A step
@@ -40,13 +40,13 @@ class PromptCache(_EngineCache):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.length == 0:
-            self.kept.append((key_states, value_states))
+            self.kept[layer_idx] = (key_states, value_states)
             return key_states, value_states
         keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self.kept[layer_idx])
         return torch.cat((keys, key_states), 2), torch.cat((values, value_states), 2)
@@ -54,7 +54,7 @@ class PromptCache(_EngineCache):
     @property
     def size(self) -> int:
         """In bytes."""
-        return sum(states.nbytes for pair in self.kept for states in pair)
+        return sum(states.nbytes for pair in self.kept.values() for states in pair)
 
     def close_prompt(self, tokens: int) -> None:
         """Called after the first pass."""
@@ -71,9 +71,12 @@ class RowCache(_EngineCache):
     def __init__(self, rows: int, length: int, prompt: PromptCache) -> None:
         super().__init__()
         self._rows, self._room = rows, length
-        self._buffers = [(self._room_for(keys), self._room_for(values)) for keys, values in prompt.kept]
-        for buffers, states in zip(self._buffers, prompt.kept, strict=True):
-            for buffer, state in zip(buffers, states, strict=True):
+        self._buffers = {
+            layer: (self._room_for(keys), self._room_for(values))
+            for layer, (keys, values) in prompt.kept.items()
+        }
+        for layer, buffers in self._buffers.items():
+            for buffer, state in zip(buffers, prompt.kept[layer], strict=True):
                 buffer[:1, :, : prompt.length] = state
         self.length = prompt.length
 
@@ -95,9 +98,9 @@ class RowCache(_EngineCache):
         """Row ``targets[i]`` becomes a copy of row ``sources[i]``; no row is both."""
         if not sources:
             return
-        device = self._buffers[0][0].device
+        device = next(iter(self._buffers.values()))[0].device
         source, target = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
-        for pair in self._buffers:
+        for pair in self._buffers.values():
             for buffer in pair:
                 used = buffer[:, :, : self.length]
                 used[target] = used[source]

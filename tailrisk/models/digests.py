@@ -25,6 +25,11 @@ def text_digest(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+def proposal_digest(target: str, own: str) -> str:
+    """Fingerprint of a proposal to the law ``target``, from the two laws' own."""
+    return text_digest(target, own)
+
+
 def ids_digest(ids: Iterable[int]) -> str:
     """sha256 of a sequence of token ids."""
     return text_digest(*(str(i) for i in ids))

@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache
 from tailrisk.errors import ModelError
 from tailrisk.models.attention import engine_attention
 from tailrisk.models.interventions import Intervention, active, all_applied
+from tailrisk.models.pipeline import pipeline_of
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -79,6 +80,7 @@ class Body:
         self.device = model.device
         self._softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
         self._factor = _logit_factor(self.config)
+        self._pipeline = pipeline_of(model, int(self.config.hidden_size), self.vocabulary)
         _check_layers(self.config)
         self._check_head(model)
 
@@ -98,18 +100,22 @@ class Body:
         token sees a key."""
         if isinstance(start, int):
             start = torch.arange(start, start + ids.shape[1], device=ids.device).unsqueeze(0)
-        output = self._backbone(
-            input_ids=ids,
-            position_ids=start,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return output.last_hidden_state  # pyright: ignore[reportAttributeAccessIssue]
+
+        def stack(**begun: torch.Tensor) -> torch.Tensor:
+            output = self._backbone(
+                **begun,
+                position_ids=start,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            return output.last_hidden_state  # pyright: ignore[reportAttributeAccessIssue]
+
+        return stack(input_ids=ids) if self._pipeline is None else self._pipeline.hidden(stack, ids)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[n, V] from [n, H], in the model's dtype."""
-        logits = self._head(hidden)
+        logits = self._head(hidden) if self._pipeline is None else self._pipeline.logits(self._head, hidden)
         if self._factor != 1.0:
             logits = logits * self._factor
         if self._softcap is not None:

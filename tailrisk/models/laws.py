@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tailrisk.errors import ModelError
 from tailrisk.models.avoid import Room, measure
 from tailrisk.models.density import Mixtures, forced
-from tailrisk.models.digests import text_digest
+from tailrisk.models.digests import proposal_digest, text_digest
 from tailrisk.models.engine import View
 from tailrisk.models.interventions import active
 from tailrisk.models.prefill import Prefills
@@ -56,13 +56,21 @@ class Law:
 
 
 class LawSet:
-    """Implements ``tailrisk.audit.protocols.Laws``; ``laws[0]`` is the target.
+    """Implements ``tailrisk.audit.protocols.Laws``; ``laws[0]`` is the target. Laws that are apart from theirs
+    (``with_target`` False) have fingerprints of their own, without its.
 
     ``corrected`` says that sampling and scoring differ by more than rounding of the last digits (half
     precision), so that draws are to be weighted by the ratio of the two.
     """
 
-    def __init__(self, laws: Sequence[Law], tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
+    def __init__(
+        self,
+        laws: Sequence[Law],
+        tokenizer: PreTrainedTokenizerBase,
+        limits: Limits,
+        *,
+        with_target: bool = True,
+    ) -> None:
         self.laws = tuple(laws)
         self.tokenizer = tokenizer
         self.limits = limits
@@ -70,8 +78,10 @@ class LawSet:
         self._prefills = Prefills()
         self.names = tuple(law.name for law in self.laws)
         self.corrected = any(law.view.model.dtype in (torch.bfloat16, torch.float16) for law in self.laws)
-        target = self._fingerprint(self.laws[0])
-        self.fingerprints = (target, *(text_digest(target, self._fingerprint(q)) for q in self.laws[1:]))
+        own = tuple(self._fingerprint(law) for law in self.laws)
+        self.fingerprints = own
+        if with_target:
+            self.fingerprints = (own[0], *(proposal_digest(own[0], digest) for digest in own[1:]))
 
     @property
     def target(self) -> Law:
@@ -134,7 +144,8 @@ class LawSet:
 
         asked = self.laws if components is None else [self.laws[k] for k in components]
         out = np.empty((len(tokens), len(asked)))
-        mixtures = Mixtures(scores(self.target.view).tokens)
+        mixed = any(not law.pure for law in asked)
+        mixtures = Mixtures(scores(self.target.view).tokens) if mixed else None
         for column, law in enumerate(asked):
             out[:, column] = _density(law, tokens, scores(law.view), mixtures)
             if law.avoided:
@@ -189,7 +200,9 @@ class LawSet:
         )
 
 
-def _density(law: Law, tokens: Sequence[NDArray[np.int32]], own: Scores, mixtures: Mixtures) -> FloatArray:
+def _density(
+    law: Law, tokens: Sequence[NDArray[np.int32]], own: Scores, mixtures: Mixtures | None
+) -> FloatArray:
     """[n] log-probabilities of whole responses under one law, from token log-probabilities; for openings to
     avoid without the constant that normalises."""
     if law.opening:
@@ -199,4 +212,5 @@ def _density(law: Law, tokens: Sequence[NDArray[np.int32]], own: Scores, mixture
         return np.where(begun, -np.inf, [p.sum() for p in own.tokens])
     if law.pure:
         return np.array([p.sum() for p in own.tokens])
+    assert mixtures is not None
     return mixtures.log_prob(law.view.key, own.tokens, law.mix, law.switch)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from tailrisk.errors import ConfigError, ModelError
 from tailrisk.models.digests import config_digest, file_digest, text_digest
 from tailrisk.models.embedded import EMBEDDED, embedded_folder
+from tailrisk.models.sharding import distributed_config
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +108,8 @@ def load_generation_config(ref: ModelRef) -> GenerationConfig | None:
 
 
 def load_model(ref: ModelRef, dtype: str | torch.dtype, device: str = "auto") -> PreTrainedModel:
-    """The model in ``dtype`` on ``device`` (``auto``: cuda where there is one), frozen and in eval mode.
+    """The model in ``dtype`` on ``device`` (``auto``: cuda where there is one), frozen and in eval mode; this
+    process's part of it where the process has joined a group (``models.sharding``).
 
     Errors: ModelError for anything that keeps it from being exactly the checkpoint.
     """
@@ -129,6 +131,7 @@ def load_model(ref: ModelRef, dtype: str | torch.dtype, device: str = "auto") ->
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            distributed_config=distributed_config(),
         )
         model, info = loaded
         _check_complete(ref, info)

@@ -25,6 +25,7 @@ from tailrisk.models.checks import (
 )
 from tailrisk.models.digests import ids_digest, text_digest
 from tailrisk.models.loading import load_generation_config, model_digest, resolve_model
+from tailrisk.models.sharding import check_parallel
 from tailrisk.proposalconfig import SystemPromptChange
 from tailrisk.records import Prompt
 
@@ -79,6 +80,7 @@ def check(config: Config, prompts: Sequence[Prompt]) -> Preflight:
     adapters |= checks.adapters
     directions |= checks.directions
     models |= checks.models
+    _check_shards(config, target, checks.configs, found)
     template, rendered = "", {}
     with found.collected("target"):
         template = tokens.template_digest(target.tokenizer)
@@ -120,6 +122,20 @@ def _check_sampling(config: Config, target: Parts, found: Problems) -> tuple[int
     if (config.target.system_prompt or "").strip():
         check_system_prompt(target, "target.system_prompt", found)
     return stops
+
+
+def _check_shards(
+    config: Config, target: Parts, checkpoints: dict[str, PretrainedConfig], found: Problems
+) -> None:
+    """Whether the models can be cut as their workers are to hold them."""
+    apart = {proposal.name for proposal in config.apart}
+    pools = config.cluster.pools
+    with found.collected("target"):
+        check_parallel(pools["models"].parallel, target.config, "cluster.models")
+    for name, architecture in checkpoints.items():
+        section = "checkpoints" if name in apart else "models"
+        with found.collected(f"proposal {name!r}"):
+            check_parallel(pools[section].parallel, architecture, f"cluster.{section}")
 
 
 def _check_prompts(

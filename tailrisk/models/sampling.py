@@ -20,6 +20,7 @@ from tailrisk.models.cache import RowCache
 from tailrisk.models.draw import pick
 from tailrisk.models.engine import Stage, View, after
 from tailrisk.models.prefill import Prefills
+from tailrisk.models.sharding import agree
 from tailrisk.models.tree import Growth, IntArray, grow
 from tailrisk.models.warp import TokenLaw, Warp, token_law
 from tailrisk.records import Samples
@@ -128,6 +129,7 @@ def _sample(
                 laws.append(token_law(logits, limits.warp, place, tilts))
             with torch.inference_mode():
                 drawn, gained = _draw(laws, parts, growth.slot, uniforms[alive, step])
+            agree(drawn)
             tokens[alive, step] = drawn
             log_q[alive] += gained
             stopped = np.isin(drawn, limits.stop_ids)

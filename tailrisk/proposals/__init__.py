@@ -8,7 +8,7 @@ target that goes together with others. ``tests/proposals`` runs every kind throu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tailrisk.config import Config, TargetConfig
 from tailrisk.models.engine import View
@@ -16,6 +16,7 @@ from tailrisk.models.interventions.adapter import load_adapter
 from tailrisk.models.interventions.lora import Lora, MergeCache
 from tailrisk.models.laws import Law, LawSet
 from tailrisk.models.loading import (
+    ModelRef,
     load_generation_config,
     load_model,
     load_tokenizer,
@@ -26,16 +27,19 @@ from tailrisk.models.sampling import Limits
 from tailrisk.models.tokens import stop_ids
 from tailrisk.models.warp import Warp
 from tailrisk.proposals.changes import CHANGES, changed_law
-from tailrisk.proposals.checkpoint import checkpoint_law
+from tailrisk.proposals.checkpoint import checkpoint_beside, checkpoint_law
 from tailrisk.proposals.context import Context
 from tailrisk.proposals.grid import grid_laws, search_laws
 from tailrisk.proposals.learned import learned_law
 from tailrisk.proposals.prefix import prefix_law
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 KINDS: dict[str, Callable[[Any, Context], Law]] = {
     **dict.fromkeys(CHANGES, changed_law),
     "prefix": prefix_law,
-    "checkpoint": checkpoint_law,
+    "checkpoint": checkpoint_beside,
     "learned": learned_law,
 }
 
@@ -55,17 +59,23 @@ def build_laws(config: Config) -> LawSet:
     return LawSet([context.target, *proposals], context.tokenizer, context.limits)
 
 
+def build_checkpoints(config: Config) -> LawSet:
+    """The proposals of ``config.apart`` without the target, with the numbers that they have beside it.
+
+    Errors: ConfigError, ModelError.
+    """
+    _, tokenizer, limits = _reading(config)
+    laws = [checkpoint_law(proposal, config) for proposal in config.apart]
+    return LawSet(laws, tokenizer, limits, with_target=False)
+
+
 def load_target(config: Config) -> Context:
     """The target with its adapter and its tokenizer, and nothing of the proposals.
 
     Errors: ConfigError, ModelError.
     """
     target = config.target
-    ref = resolve_model(target.model, config.base)
-    tokenizer = load_tokenizer(ref)
-    limits = sampling_limits(
-        target, stop_ids(tokenizer, load_generation_config(ref), target.sampling.stop_token_ids)
-    )
+    ref, tokenizer, limits = _reading(config)
     model = load_model(ref, target.dtype, target.device)
     merges = MergeCache()
     adapter = None if target.adapter is None else load_adapter(config.resolve(target.adapter), model.config)
@@ -74,6 +84,15 @@ def load_target(config: Config) -> Context:
     return Context(
         config=config, target=law, adapter=adapter, tokenizer=tokenizer, limits=limits, merges=merges
     )
+
+
+def _reading(config: Config) -> tuple[ModelRef, PreTrainedTokenizerBase, Limits]:
+    """What all laws share besides the target's model."""
+    target = config.target
+    ref = resolve_model(target.model, config.base)
+    tokenizer = load_tokenizer(ref)
+    stops = stop_ids(tokenizer, load_generation_config(ref), target.sampling.stop_token_ids)
+    return ref, tokenizer, sampling_limits(target, stops)
 
 
 def sampling_limits(target: TargetConfig, stops: tuple[int, ...]) -> Limits:

@@ -45,7 +45,7 @@ def put(value: float, column: int):
         (put(np.nan, 0), "draw 4.*nan.*'target'"),
         (put(np.inf, 2), "draw 4.*inf.*'mild'"),
         (put(-np.inf, 1), "draw 4 is impossible"),
-        (lambda log_q: log_q[:-1], "9 draws were asked for.* 8 scored"),
+        (lambda log_q: log_q[:-1], r"scores of 9 draws .* shape \(8, 5\)"),
         (lambda log_q: log_q[:, :2], r"shape \(9, 2\)"),
     ],
 )
@@ -55,7 +55,7 @@ def test_numbers_that_cannot_be_right_fail_the_batch(spoil, said):
         draw_batch(laws, PROMPT, BATCH)
     failure = run_batch(laws, WordJudge(), PROMPT, BATCH)
     assert isinstance(failure, BatchFailure)
-    assert BATCH.key in failure.reason and "good" in failure.reason
+    assert BATCH.key in failure.reason
 
 
 def test_a_proposal_may_call_a_draw_impossible():

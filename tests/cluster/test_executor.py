@@ -83,7 +83,7 @@ def test_worker_killed_in_the_middle(executor, tmp_path, how):
             if how == "sigkill":
                 os.kill(pid_of(outcome.worker), signal.SIGKILL)
             else:
-                ray.kill(pool._models._replicas[0].handle)
+                ray.kill(pool._holders["models"]._replicas[0]._group._actors[0])
     assert len({r.worker for r in results.values()}) == 2
     assert_same(results, prompts, batches, tmp_path)
 
@@ -167,7 +167,7 @@ def test_growth_to_max_and_a_run_left_early(executor, tmp_path, monkeypatch):
     assert_same(results, prompts, batches, tmp_path)
     monkeypatch.setattr("tailrisk.cluster.pool.IDLE_S", 0.0)
     pool.rejudge("p0", ["x"])
-    assert len(pool._models._replicas) == 1, "a worker above min with nothing to do is let go"
+    assert len(pool._holders["models"]._replicas) == 1, "a worker above min with nothing to do is let go"
 
 
 def test_errors_while_a_worker_loads(executor):

@@ -98,6 +98,16 @@ def test_no_weights_are_loaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     check(config(home, *ALL, adapter="adapter"), PROMPTS)
 
 
+def test_models_that_cannot_be_cut_as_asked(home: Path) -> None:
+    sound = config(home, ALL[-1])
+    three = sound.cluster.models.model_copy(update={"tensor_parallel": 3})
+    cut = sound.model_copy(update={"cluster": sound.cluster.model_copy(update={"models": three})})
+    with pytest.raises(ModelError, match="sizes that do: 1") as error:
+        check(cut, PROMPTS)
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["target", "proposal 'second'"]
+
+
 def test_prompt_digests_follow_the_rendered_ids(home: Path) -> None:
     one = check(config(home), PROMPTS)
     assert one == check(config(home), PROMPTS)

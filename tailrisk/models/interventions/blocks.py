@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrisk.errors import ModelError
+from tailrisk.models.pipeline import is_placeholder
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,9 @@ class Block(NamedTuple):
 
 
 def blocks_of(model: PreTrainedModel) -> list[Block]:
-    """The model's blocks in order. Errors: ModelError for a layout with other names."""
+    """The model's blocks in order; for one that another rank of a pipeline holds, modules that nothing calls.
+
+    Errors: ModelError for a layout with other names."""
     for root in _ROOTS:
         owner = _descend(model, root)
         layers = next((v for n in _STACKS if (v := getattr(owner, n, None)) is not None), None)
@@ -47,6 +50,9 @@ def blocks_of(model: PreTrainedModel) -> list[Block]:
             continue
         found = []
         for layer in layers:
+            if is_placeholder(layer):
+                found.append(_idle())
+                continue
             attention = next((v for n in _ATTENTIONS if (v := getattr(layer, n, None)) is not None), None)
             mlp = next((v for n in _MLPS if (v := getattr(layer, n, None)) is not None), None)
             if attention is None or mlp is None:
@@ -63,6 +69,12 @@ def blocks_of(model: PreTrainedModel) -> list[Block]:
 def hidden_size(model: PreTrainedModel) -> int:
     """Width of the residual stream."""
     return int(model.config.get_text_config().hidden_size)
+
+
+def _idle() -> Block:
+    import torch
+
+    return Block(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity())
 
 
 def _descend(owner: Any, path: str) -> Any:

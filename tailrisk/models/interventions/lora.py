@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tailrisk.errors import ModelError
 from tailrisk.models.digests import text_digest
 from tailrisk.models.interventions.adapter import Adapter
+from tailrisk.models.pipeline import elsewhere
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +108,8 @@ class Lora:
     def _swaps(self, model: PreTrainedModel) -> list[Swap]:
         swaps = self._cache.get(self.fingerprint, model)
         if swaps is None:
-            swaps = [self._merge(model, name) for name in self.adapter.layers]
+            here = [name for name in self.adapter.layers if not elsewhere(model, name)]
+            swaps = [self._merge(model, name) for name in here]
             self._cache.put(self.fingerprint, model, swaps)
         return swaps
 
@@ -131,8 +133,8 @@ class Lora:
                     f"adapter {self.adapter.name!r}: {name!r} is {list(base.shape)} in the model and "
                     f"{list(delta.shape)} in the adapter"
                 )
-            merged = torch.add(base.to(delta.dtype), delta, alpha=self.scale).to(base.dtype)
-            if not bool(torch.isfinite(merged).all()):
+            merged = torch.add(base.to(delta.dtype), _cut_like(delta, base), alpha=self.scale).to(base.dtype)
+            if not bool(torch.isfinite(_held(merged)).all()):
                 raise ModelError(
                     f"adapter {self.adapter.name!r} at scale {self.scale:g}: non-finite weights in {name!r}"
                 )
@@ -140,4 +142,20 @@ class Lora:
 
 
 def _size(swaps: list[Swap]) -> int:
-    return sum(s.merged.numel() * s.merged.element_size() for s in swaps)
+    return sum(_held(s.merged).nbytes for s in swaps)
+
+
+def _cut_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A tensor that every rank has in full, as the piece that goes with this rank's piece of ``like``."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(like, DTensor):
+        return whole
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _held(tensor: torch.Tensor) -> torch.Tensor:
+    """What of a tensor is in this process."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
