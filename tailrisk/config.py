@@ -200,11 +200,6 @@ class Config(Section):
                 f"proposals: {learned[0].name!r} is fitted by the mixture's draws, and method is {self.method.kind!r}; "
                 "leave method out, or fit it before (tailrisk train lora)"
             )
-        if learned and self.run.remote:
-            raise ValueError(
-                f"proposals: {learned[0].name!r} is fitted beside the run folder, and run.dir {self.run.dir!r} is "
-                "an address; give a folder, or fit it before (tailrisk train lora)"
-            )
         if (share := sum(p.share for p in learned)) > 0.9:
             raise ValueError(
                 f"proposals: learned ones take {share:g} of the draws; leave a tenth for estimates"
@@ -275,8 +270,3 @@ class Config(Section):
     @property
     def run_folder(self) -> Path:
         return self.run_dir / self.run.name
-
-    @property
-    def run_address(self) -> str | None:
-        """The address that the run folder is kept at; None where it is a folder of its own."""
-        return f"{self.run.dir}/{self.run.name}" if self.run.remote else None

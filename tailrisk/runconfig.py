@@ -51,3 +51,8 @@ class RunConfig(Section):
     def remote(self) -> bool:
         """Whether runs are kept at an address; they are then worked on in a copy on this machine."""
         return is_address(self.dir)
+
+    @property
+    def address(self) -> str | None:
+        """The address that the run folder is kept at; None where it is a folder of its own."""
+        return f"{self.dir}/{self.name}" if self.remote else None

@@ -79,7 +79,7 @@ def audit(
         code = 1
         guard.say(
             f"error: the audit is complete in {finished.config.run_folder}, but not all of it is at "
-            f"{finished.config.run_address}: {finished.unsent}. Run the same command again to send the rest"
+            f"{finished.config.run.address}: {finished.unsent}. Run the same command again to send the rest"
         )
     if as_json:
         typer.echo(json.dumps(machine_summary(finished, code), allow_nan=False))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LIVE_ROWS = 20
 CLUSTER_LINE_S = 10.0
 """Changes of the cluster are told no more often, line by line."""
-ROLES = {"models": "model", "judges": "judge"}
+ROLES = {"models": "model", "checkpoints": "checkpoint", "judges": "judge"}
 
 
 def duration(seconds: float) -> str:

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 
 def check_run_dir(config: Config) -> None:
-    """Errors: ConfigError where ``run.dir`` is an address that cannot be written to."""
+    """Errors: ConfigError where ``run.dir`` is an address that cannot be written to, or that will not do."""
     if not config.run.remote:
         return
+    if config.learned:
+        raise ConfigError(
+            f"proposals: {config.learned[0].name!r} is fitted beside the run folder, and run.dir "
+            f"{config.run.dir!r} is an address; give a folder, or fit it before (tailrisk train lora)"
+        )
     from tailrisk.store.remote import check_address
 
     try:
@@ -37,13 +42,13 @@ def open_mirror(
     config: Config, warn: Callable[[str], None], say: Callable[[str], None]
 ) -> AbstractContextManager[Mirror | None]:
     """The run at its address, held and kept up; nothing where ``run.dir`` is a folder."""
-    if config.run_address is None:
+    if config.run.address is None:
         return nullcontext()
     from tailrisk.cachedir import cache_dir
     from tailrisk.store.remote import Mirror
 
     cache_dir()
-    return Mirror(config.run_address, config.run_folder, warn=warn, say=say)
+    return Mirror(config.run.address, config.run_folder, warn=warn, say=say)
 
 
 class Sender(Silent):

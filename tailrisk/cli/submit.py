@@ -102,7 +102,7 @@ def _submit(
         say(f"warning: {line}")
     made = server.submit(shlex.join(entrypoint), package.folder, submission_id)
     typer.echo(made)
-    folder = remote.config.run_address or str(remote.config.run_folder)
+    folder = remote.config.run.address or str(remote.config.run_folder)
     if no_wait:
         where = "" if remote.config.run.remote else ", as the cluster sees it"
         say(f"results will be in {folder}{where}\n{_hints(server, made)}")

@@ -139,7 +139,7 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
 
     config, folder = checked.config, checked.config.run_folder
     manifest = make_manifest(config, checked.prompts, checked.hashes)
-    place = config.run_address or str(folder)
+    place = config.run.address or str(folder)
 
     def warn(line: str, kind: str = "tracking") -> None:
         event(kind, warning=line)
@@ -210,7 +210,7 @@ def _paths(config: Config, folder: Path, report: Path) -> dict[str, str]:
     from tailrisk.tracking import resolve_uri
     from tailrisk.tracking.uri import database, masked
 
-    paths = {"report": str(report), "run folder": config.run_address or str(folder)}
+    paths = {"report": str(report), "run folder": config.run.address or str(folder)}
     uri = resolve_uri(config)
     if uri is not None:
         paths["mlflow"] = str(database(uri) or masked(uri))

@@ -15,7 +15,6 @@ from fakerun import CASES, workers, write_config
 from flakystore import FlakyStore
 
 from tailrisk.cli import run, wiring
-from tailrisk.config import Config
 from tailrisk.store.remote import Objects
 
 ADDRESS = "flaky://bucket/runs"
@@ -114,14 +113,14 @@ def test_an_address_that_cannot_be_written_to_is_refused_before_models_are_looke
     assert "secret" not in err and "Traceback" not in err
 
 
-def test_a_fit_beside_the_run_folder_needs_a_folder(audit):
-    data = json.loads(Path(audit).read_text())
-    data["run"]["dir"] = ADDRESS
+def test_a_fit_beside_the_run_folder_needs_a_folder(audit, capfd):
+    path = Path(audit)
+    data = json.loads(path.read_text())
     data["proposals"].append({"name": "fitted", "kind": "learned"})
-    with pytest.raises(
-        ValueError, match=r"'fitted' is fitted beside the run folder, and run.dir .* is an address"
-    ):
-        Config.model_validate(data)
+    path.write_text(json.dumps(data))
+    assert run(["audit", audit, *AT]) == 2
+    err = capfd.readouterr().err
+    assert "'fitted' is fitted beside the run folder, and run.dir 'flaky://bucket/runs' is an address" in err
 
 
 CHILD = """
