@@ -83,4 +83,6 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 def _finite(values: FloatArray) -> list[Any]:
     """``values`` as lists, None where they are not finite."""
-    return np.where(np.isfinite(values), values, None).tolist()
+    plain_values = values.astype(object)
+    plain_values[~np.isfinite(values)] = None
+    return plain_values.tolist()
