@@ -102,7 +102,9 @@ def main(argv: list[str] | None = None) -> int:
     if "curve" in parts:
         from simulated.curve import curve
 
-        settings = CURVE[form] | ({"replicas": numbers(args.replicas)} if args.replicas else {})
+        settings: dict[str, Any] = dict(CURVE[form])
+        if args.replicas:
+            settings["replicas"] = numbers(args.replicas)
         for row in curve(**settings):
             say(f"{row['replicas']} replicas: efficiency {row['efficiency']:.3f}")
             put("curve", "replicas", row)
