@@ -12,7 +12,7 @@ from simulated.world import MakeLaws, WordJudge, config_of, sleep_of, write_prom
 from tailrisk.audit.driver import run_audit
 from tailrisk.audit.protocols import Silent
 from tailrisk.audit.state import AuditState
-from tailrisk.cluster import RayExecutor, ray_session, resources
+from tailrisk.cluster import RayExecutor, ray_session
 from tailrisk.config import ClusterConfig, PoolConfig
 from tailrisk.prompts import load_prompts
 from tailrisk.records import Batch, BatchFailure, BatchResult, Prompt, RoundPlan
@@ -49,8 +49,6 @@ class _Watch(Silent):
 
 def curve(replicas: Sequence[int], *, sleep: float, batches: int) -> Iterator[dict[str, Any]]:
     """One row a number of replicas; each replica gets about ``batches`` batches of ``sleep`` seconds each."""
-    # A cluster has room for a worker at once; here all of them start on the same few cores.
-    resources.PLACE_TIMEOUT_S = START_S
     with ray_session(ClusterConfig(models=PoolConfig(num_cpus=0))):
         for n in replicas:
             yield _point(n, sleep, batches)
