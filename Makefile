@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup audit report test check format constraints clean
+.PHONY: help setup audit report test nightly check format constraints clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -46,8 +46,11 @@ audit: setup ## the embedded audit of examples/quickstart: table, report, MLflow
 report: setup ## write the report of RUN (default runs/quickstart) again
 	@$(BIN)/tailrisk report $(RUN)
 
-test: setup ## all tests, on two cores or more where there are so many
+test: setup ## the tests, on two cores or more where there are so many
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+
+nightly: setup ## the tests that `make test` leaves out: scaling clusters, submitted jobs, back ends of training
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m nightly
 
 check: setup ## format, lint, types
 	$(BIN)/ruff format --check .

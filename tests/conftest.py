@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         groups.setdefault(group, []).append(item)
 
     def cost(tests: list[pytest.Item]) -> tuple[int, int]:
-        return sum(test.get_closest_marker("slow") is not None for test in tests), len(tests)
+        slow = ("slow", "nightly")
+        return sum(any(map(test.get_closest_marker, slow)) for test in tests), len(tests)
 
     if "PYTEST_XDIST_WORKER" in os.environ:
         items[:] = [test for tests in sorted(groups.values(), key=cost, reverse=True) for test in tests]

@@ -53,6 +53,8 @@ class Answers:
 
     def take(self, done: set[Any]) -> None:
         """Takes in those of ``done`` that belong to this call."""
+        if self._open.isdisjoint(done):
+            return
         from ray.exceptions import RayError, RayTaskError
 
         for ref in [r for r in self._refs if r in self._open and r in done]:

@@ -23,10 +23,10 @@ from tailrisk.audit.protocols import LawCard
 from tailrisk.audit.recovery import rebuild
 from tailrisk.audit.searchrecord import search_record
 from tailrisk.audit.state import AuditState
-from tailrisk.audit.work import score
+from tailrisk.audit.work import Held, score
 from tailrisk.cli.progress import round_name
 from tailrisk.errors import ConfigError, ModelError, StoreError
-from tailrisk.records import BatchResult, Prompt, RoundPlan, Status
+from tailrisk.records import Batch, BatchResult, Prompt, RoundPlan, Status
 from tailrisk.report import render_report
 from tailrisk.store import RunStore, make_manifest
 
@@ -321,9 +321,10 @@ def test_laws_that_score_other_columns_than_asked_fail_the_batch():
 
     laws = Deaf(search_config())
     tokens = laws.sample(PROMPTS[0], 1, 4, 1).tokens
-    with pytest.raises(ModelError, match=r"under components \[0, 2\] have shape \(4, 8\)"):
-        score(laws, PROMPTS[0], tokens, (0, 2))
-    right = score(SearchLaws(search_config()), PROMPTS[0], tokens, (0, 2))
+    batch = Batch(prompt_id=PROMPTS[0].id, component=0, index=0, round=0, size=4, seed=1, components=(0, 2))
+    with pytest.raises(ModelError, match=r"under components \[0, 2\] of those asked for have shape \(4, 8\)"):
+        score(laws, PROMPTS[0], tokens, batch, Held.all_of(laws))
+    right = score(SearchLaws(search_config()), PROMPTS[0], tokens, batch, Held.all_of(laws))
     assert np.array_equal(np.isnan(right).all(axis=0), [k not in (0, 2) for k in range(8)])
 
 

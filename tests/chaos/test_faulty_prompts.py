@@ -23,7 +23,7 @@ from tailrisk.config import ClusterConfig, PoolConfig
 from tailrisk.records import BatchResult, Verdict
 from tailrisk.store import RunStore, make_manifest, replay
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.nightly]
 
 TESTS = Path(__file__).parents[1]
 GATES = (0.3, 0.2, 0.1, 1e-2, 0.4, 0.25, 0.15)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakeworkers import FakeJudge, MakeLaws
+from fakeworkers import FakeJudge, MakeLaws, make_config
 
 from tailrisk.cluster import RayExecutor, ray_session
-from tailrisk.config import ClusterConfig, Config, PoolConfig
+from tailrisk.config import ClusterConfig, PoolConfig
 from tailrisk.records import Prompt
 
 
@@ -20,18 +20,6 @@ def ray_local() -> Iterator[None]:
         patch.setenv("JUDGE_KEY", "canary-secret")
         with ray_session(ClusterConfig(models=PoolConfig(max=4, num_cpus=1))):
             yield
-
-
-def make_config(**cluster: Any) -> Config:
-    cluster = {"models": {"num_cpus": 1}, "batch_timeout_s": 120.0} | cluster
-    return Config.model_validate(
-        {
-            "target": {"model": "unused"},
-            "prompts": {"path": "unused.jsonl"},
-            "judge": {"kind": "refusal"},
-            "cluster": cluster,
-        }
-    )
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tailrisk.config import Config
 from tailrisk.errors import ModelError
 from tailrisk.records import Batch, JudgedTexts, Prompt, Samples
 from tailrisk.seeds import derive_seed
@@ -150,3 +152,15 @@ def batches_of(prompts: Sequence[Prompt], each: int = 2, size: int = 5) -> list[
         for p in prompts
         for c in range(each)
     ]
+
+
+def make_config(**cluster: Any) -> Config:
+    cluster = {"models": {"num_cpus": 1}, "batch_timeout_s": 120.0} | cluster
+    return Config.model_validate(
+        {
+            "target": {"model": "unused"},
+            "prompts": {"path": "unused.jsonl"},
+            "judge": {"kind": "refusal"},
+            "cluster": cluster,
+        }
+    )

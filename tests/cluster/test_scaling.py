@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from conftest import make_config
-from fakeworkers import FakeJudge, MakeLaws, batches_of, prompts_of
+from fakeworkers import FakeJudge, MakeLaws, batches_of, make_config, prompts_of
 from scalingcluster import environment, raylet_of, scaling_cluster
 
 from tailrisk.cluster import RayExecutor, ray_session
@@ -19,7 +18,7 @@ from tailrisk.config import ClusterConfig
 from tailrisk.errors import ClusterError
 from tailrisk.records import Batch, BatchFailure
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.nightly]
 
 KINDS = {
     "spot": {"resources": {"CPU": 2, "GPU": 1}, "labels": {"ray.io/market-type": "spot"}, "max_workers": 3},
@@ -84,7 +83,7 @@ def test_nodes_come_with_the_work_are_replaced_when_taken_and_go(address, tmp_pa
     planned: list[str] = []
     done: list[str] = []
     noticed = killed = ""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
 
     def work() -> Iterator[Batch]:
         """Until another node has come for the one that was taken."""

@@ -56,7 +56,7 @@ def scrape(url: str) -> tuple[Numbers, str]:
 def test_prometheus_the_log_and_the_terminal_tell_what_the_audit_did(
     ray_quick, tmp_path, capsys, monkeypatch
 ):
-    from conftest import make_config
+    from fakeworkers import make_config
 
     from tailrisk.cluster.metrics import metrics_address
 

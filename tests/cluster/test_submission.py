@@ -22,7 +22,7 @@ from tinymodel import TINY_AUDIT, make_tiny_model
 
 import tailrisk
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.nightly]
 
 CONFIG = (
     TINY_AUDIT

@@ -28,7 +28,7 @@ from tailrisk.training.lorafit import PROGRESS, Epoch
 from tailrisk.training.lorajob import FitJob
 from tailrisk.trainingconfig import LoraTraining
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.nightly]
 SETTINGS = {"epochs": 4, "patience": 4, "batch": 24, "rows": 5, "learning_rate": 0.003, "kl": 0.0}
 
 

@@ -150,7 +150,7 @@ def check_alike(found: Told, own: Fitted, slack: float) -> None:
     assert found.state.keys() == own.state.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SHARED)
 def test_two_processes_fit_the_same_adapter(name: str, tmp_path: Path, alone, scores, told):
     # DeepSpeed has no float64; Adam makes more of the difference.
@@ -161,13 +161,13 @@ def test_two_processes_fit_the_same_adapter(name: str, tmp_path: Path, alone, sc
     assert np.abs(scored[0] - scored[1]).max() < 100 * slack
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_stages_2_and_3_lose_the_same_by_two_processes(told):
     losses = [[epoch[1:] for epoch in told[f"zero-{stage}"].epochs[1:]] for stage in (2, 3)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "name", [*(f"one-zero-{stage}" for stage in STAGES), *(path.stem for path in OPTIONS)]
 )
@@ -175,7 +175,7 @@ def test_one_process_of_deepspeed_loses_what_plain_torch_does(name: str, alone, 
     check_alike(told[name], alone("float32"), 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SHARED)
 def test_a_shared_fit_that_is_done_is_found_again(name: str, told):
     again = told[f"{name} again"]
@@ -183,7 +183,7 @@ def test_a_shared_fit_that_is_done_is_found_again(name: str, told):
     check_equal(again, told[name])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [*SHARED, "one-zero-0"])
 def test_other_processes_go_on_where_a_fit_was_cut(name: str, told):
     resumed = told[f"{name} cut"]
@@ -197,7 +197,7 @@ def check_equal(found: Told, like: Told) -> None:
     assert all(torch.equal(found.state[n], v) for n, v in like.state.items())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [*SHARED, *(f"one-zero-{stage}" for stage in STAGES)])
 def test_the_adapter_that_is_read_has_the_fitted_factors_bit_by_bit(
     name: str, folder: Path, tmp_path: Path, told

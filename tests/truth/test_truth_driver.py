@@ -155,7 +155,7 @@ def test_budget_is_never_exceeded_and_every_prompt_is_closed(
             drawn = sum(c for c, f in zip(counts, lot, strict=True) if f)
             assert sum(lot) == pytest.approx(drawn) and (not any(lot) or drawn >= 1)
             for k, count in enumerate(counts):
-                assert count == sum(len(b.verdicts) for (i, _), b in entry.batches.items() if i == k and b)
+                assert count == sum(len(b.verdicts) for i, b in entry.numbers() if i == k)
 
 
 def test_tokens_limit_the_draws_and_are_used():
