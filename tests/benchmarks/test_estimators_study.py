@@ -30,7 +30,7 @@ def results(quick: Path) -> dict:
     return json.loads((quick / "study.json").read_text("utf-8"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_estimators_are_unbiased(results: dict):
     seen = set()
     for row in results["bias"]:
@@ -45,7 +45,7 @@ def test_the_estimators_are_unbiased(results: dict):
             assert abs(row["ratio"]["z"]) < 4, row
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_certified_intervals_hold_and_what_is_far_too_low_is_not_believed(results: dict):
     trust = results["trust"]
     assert min(r["certified_covers"] for r in trust) >= 0.95
@@ -61,7 +61,7 @@ def test_certified_intervals_hold_and_what_is_far_too_low_is_not_believed(result
     assert min(r["low"] for r in results["oversteered"]) > 0.5, "the test must see estimates far too low"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_mixture_takes_a_fraction_of_the_draws(results: dict):
     for found in results["efficiency"].values():
         for row in found["rows"]:
@@ -70,7 +70,7 @@ def test_the_mixture_takes_a_fraction_of_the_draws(results: dict):
             assert row["plain"] / own >= (1000 if row["p"] < 1e-5 else 100)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_page_has_its_tables_and_figures(quick: Path):
     text = (quick / "estimators.md").read_text("utf-8")
     for title in ("Draws until", "Which estimates are believed", "Bias", "The whole driver", "Over-steered"):

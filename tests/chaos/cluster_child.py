@@ -81,19 +81,23 @@ class Order:
 
 
 class Killer(Silent):
-    """Kills the process that made the n-th batch, for every multiple n of ``every``."""
+    """Kills the process that made a batch, once ``every`` batches have come since the last one that it killed."""
 
     def __init__(self, every: int, marks: Path) -> None:
         self._every, self._marks, self._count = every, marks, 0
+        self._killed: set[int] = set()
 
     def batch_done(self, outcome: BatchResult | BatchFailure) -> None:
         if not self._every or not isinstance(outcome, BatchResult):
             return
         self._count += 1
-        if self._count % self._every == 0:
-            pid = int(outcome.worker.rpartition(":")[2])
+        pid = int(outcome.worker.rpartition(":")[2])
+        # What a dead one had done before it died may come in after it.
+        if self._count >= self._every and pid not in self._killed:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+                self._count = 0
+                self._killed.add(pid)
                 with (self._marks / "killed").open("a") as file:
                     file.write(f"{pid}\n")
 

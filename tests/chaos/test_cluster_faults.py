@@ -64,7 +64,7 @@ def test_lost_workers_a_lost_node_and_a_killed_driver(nodes: Nodes, tmp_path: Pa
         gates=(0.3, 1e-2, 1e-4),
         draws=1800,
         sleep=0.02,
-        every=13,
+        every=10,
         judge_rate=0.02,
         timeout_s=10.0,
     )

@@ -16,6 +16,7 @@ LIVES = 60
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
+@pytest.mark.slow
 def test_sixty_kills_lose_nothing_and_double_nothing(tmp_path):
     folder, ledger = tmp_path / "run", tmp_path / "accepted.txt"
     command = [sys.executable, str(HERE / "killedwriter.py"), str(folder), str(ledger), "7", str(LIVES)]
