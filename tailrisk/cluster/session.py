@@ -85,7 +85,7 @@ def _local(cluster: ClusterConfig) -> Iterator[None]:
     import ray
 
     pools = cluster.pools.values()
-    cpus = max(os.cpu_count() or 1, math.ceil(sum(pool.max * pool.num_cpus for pool in pools)))
+    cpus = max(os.cpu_count() or 1, math.ceil(sum(pool.max * pool.ranks * pool.num_cpus for pool in pools)))
     environment = {
         "RAY_ADDRESS": None,
         "RAY_AUTH_MODE": "token",
