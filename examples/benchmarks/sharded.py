@@ -85,7 +85,9 @@ def laws(folder: Path, *, prompts: int, draws: int) -> dict[str, dict[str, float
         if parallel.ranks == 1:
             continue
         place = folder / way
-        start_processes(_rank, args=(parallel, place, answers), nprocs=parallel.ranks)
+        start_processes(
+            _rank, args=(parallel, sharding.meeting_place(), place, answers), nprocs=parallel.ranks
+        )
         found = torch.load(place.with_suffix(".scores"), weights_only=False)
         result[way] = {
             law: max(float(np.abs(a - b).max()) for a, b in zip(expected[law], found[law], strict=True))
@@ -94,15 +96,9 @@ def laws(folder: Path, *, prompts: int, draws: int) -> dict[str, dict[str, float
     return result
 
 
-def _rank(rank: int, parallel: Parallel, place: Path, answers: Answers) -> None:
+def _rank(rank: int, parallel: Parallel, endpoint: str, place: Path, answers: Answers) -> None:
     torch.set_num_threads(1)
-    if rank == 0:
-        written = place.with_suffix(".new")
-        written.write_text(sharding.meeting_place())
-        written.replace(place)
-    while not place.exists():
-        time.sleep(0.01)
-    sharding.join(parallel, rank, place.read_text(), 600.0)
+    sharding.join(parallel, rank, endpoint, 600.0)
     found = scores(quickstart_laws(), answers)
     if rank == 0:
         torch.save(found, place.with_suffix(".scores"))

@@ -43,7 +43,8 @@ _store: Any = None
 
 
 def meeting_place() -> str:
-    """host:port at which this process, as rank 0, waits for the other ranks, all of them on this machine."""
+    """host:port at which the ranks of a group meet, all of them on this machine; kept open by this process, which may
+    be one of them."""
     global _store
     # The port is taken from now on: one that was only found free could be another's by the time of the meeting.
     _store = _tcp_store("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -51,7 +52,7 @@ def meeting_place() -> str:
 
 
 def join(parallel: Parallel, rank: int, endpoint: str, timeout_s: float) -> None:
-    """Makes this process rank ``rank`` of a group that meets at ``endpoint`` (rank 0's ``meeting_place``), before any
+    """Makes this process rank ``rank`` of a group that meets at ``endpoint`` (somebody's ``meeting_place``), before any
     model is loaded; returns when all ranks are there. NCCL where there are GPUs, else gloo.
 
     Errors: ClusterError if they are not within ``timeout_s`` seconds.
@@ -65,7 +66,7 @@ def join(parallel: Parallel, rank: int, endpoint: str, timeout_s: float) -> None
     host, _, port = endpoint.rpartition(":")
     limit = timedelta(seconds=timeout_s)
     try:
-        if rank:
+        if _store is None:
             _store = _tcp_store(host, int(port), is_master=False, timeout=limit)
         dist.init_process_group(
             "nccl" if torch.cuda.is_available() else "gloo",
