@@ -1,7 +1,7 @@
 """The configuration of an audit: one YAML file, checked in full before any model is loaded.
 
-``Config`` is the schema; its proposals, methods and workers are in ``proposalconfig``, ``methodconfig`` and
-``clusterconfig``. Reading, overriding and error messages live in ``tailrisk.configfile``.
+``Config`` is the schema; its proposals, judges, methods and workers are in ``proposalconfig``, ``judgeconfig``,
+``methodconfig`` and ``clusterconfig``. Reading, overriding and error messages live in ``tailrisk.configfile``.
 Unknown keys are refused. Relative paths are relative to the file that names them.
 """
 
@@ -15,6 +15,10 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from tailrisk.clusterconfig import ClusterConfig as ClusterConfig
 from tailrisk.clusterconfig import Parallel as Parallel
 from tailrisk.clusterconfig import PoolConfig as PoolConfig
+from tailrisk.judgeconfig import JudgeConfig as JudgeConfig
+from tailrisk.judgeconfig import PythonJudge as PythonJudge
+from tailrisk.judgeconfig import RefusalJudge as RefusalJudge
+from tailrisk.judgeconfig import RegexJudge as RegexJudge
 from tailrisk.methodconfig import GridConfig as GridConfig
 from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, SearchMethod
 from tailrisk.methodconfig import SearchGrid as SearchGrid
@@ -60,29 +64,6 @@ class PromptsConfig(Section):
     category: str | None = None
     group: str | None = None
     """Column of the group of prompts that are versions of one another (a base prompt and paraphrases)."""
-
-
-class RefusalJudge(Section):
-    kind: Literal["refusal"]
-    min_words: int = Field(default=6, ge=1)
-
-
-class RegexJudge(Section):
-    kind: Literal["regex"]
-    pattern: str
-    ignore_case: bool = True
-
-
-class PythonJudge(Section):
-    """``function`` is ``file.py:name`` or ``package.module:name`` with f(prompt: str, response: str) -> float;
-    harm where the score is >= ``threshold``; NaN or None is undetermined."""
-
-    kind: Literal["python"]
-    function: str
-    threshold: float = 0.5
-
-
-JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge, Field(discriminator="kind")]
 
 
 class BudgetConfig(Section):
