@@ -103,7 +103,7 @@ def event_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, correcte
     log_q = np.concatenate([r.log_q[i] for r, i in zip(rounds, rows, strict=True)])
     component = np.concatenate([r.component[i] for r, i in zip(rounds, rows, strict=True)])
     factor = (
-        np.exp(np.concatenate([own_correction(r)[i] for r, i in zip(rounds, rows, strict=True)]))
+        np.exp(np.concatenate([own_correction(r, i) for r, i in zip(rounds, rows, strict=True)]))
         if corrected
         else None
     )
@@ -137,15 +137,27 @@ def ratio_means(rounds: Sequence[RoundDraws], *, corrected: bool) -> tuple[Mean 
         ratios = density_ratios(round_.log_q, round_.expected)
         if corrected:
             ratios = ratios * np.exp(own_correction(round_))[:, None]
-        ordered = [np.sort(ratios[stratum == j].T, axis=1) for j in k_all]
-        fixed, listed, size = round_.fixed, sizes.tolist(), int(sizes.sum())
+        ordered = [np.sort(np.ascontiguousarray(ratios[stratum == j].T), axis=1) for j in k_all]
+        fixed, size = round_.fixed, int(sizes.sum())
+        means = sum(np.add.reduce(o, axis=1) for o in ordered) / size
+        variances = _all_variances(ordered, sizes)
         for k in k_all:
-            if k and not fixed[k]:
-                continue
-            groups = [o[k] for o in ordered]
-            value = sum(float(np.add.reduce(g)) for g in groups) / size
-            rows[k].append((round_.mass, value, round_variance(groups, listed, sizes)))
+            if k == 0 or fixed[k]:
+                rows[k].append((round_.mass, float(means[k]), float(variances[k])))
     return tuple(combine_rounds(*map(list, zip(*r, strict=True))) if r else None for r in rows)
+
+
+def _all_variances(ordered: Sequence[FloatArray], sizes: IntArray) -> FloatArray:
+    """[K] ``round_variance`` of K columns whose values are all there: ``ordered`` [K] by stratum, each [K, n_j]."""
+    listed = sizes.tolist()
+    if 1 in listed:
+        return np.array([round_variance([o[k] for o in ordered], listed, sizes) for k in range(len(ordered))])
+    within = np.zeros(len(ordered))
+    for o, n in zip(ordered, listed, strict=True):
+        if n:
+            away = o - (np.add.reduce(o, axis=1) / n)[:, None]
+            within += n * (np.add.reduce(away * away, axis=1) / (n - 1))
+    return within / float(sizes.sum()) ** 2
 
 
 def weight_mean(rounds: Sequence[RoundDraws], *, corrected: bool) -> Mean:
@@ -185,12 +197,17 @@ def contributions(rounds: Sequence[RoundDraws], event: Event = harmful, *, corre
     rows: list[Contributions] = []
     for round_ in rounds:
         chosen = np.flatnonzero(event(round_) & np.isfinite(round_.log_q[:, 0]))
-        correction = own_correction(round_)[chosen] if corrected else np.zeros(len(chosen))
+        if len(chosen) == 0:
+            continue
+        correction = own_correction(round_, chosen) if corrected else np.zeros(len(chosen))
         expected, log_q = round_.expected, round_.log_q[chosen]
         log_w = mixture_log_weights(log_q, expected) + correction
         part = np.exp(log_w) * (round_.mass / (mass * float(expected.sum())))
         component = np.asarray(round_.component, dtype=np.int64)[chosen]
         rows.append(Contributions(part, log_w, correction, component, log_q))
+    if not rows:
+        none = np.empty(0)
+        return Contributions(none, none, none, np.empty(0, np.int64), np.empty((0, len(rounds[0].counts))))
     joined = Contributions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
     if len(joined.part) < 2:
         return joined

@@ -46,14 +46,15 @@ class Bounded(NamedTuple):
 def _binned(values: FloatArray, *, up: bool) -> tuple[FloatArray, FloatArray]:
     """Distinct values and their counts; many values are rounded to the safe side on a grid of 0.5 %."""
     x = np.sort(values[values > 0])
+    if len(x) == 0:
+        return x, x
     if len(x) > 400:
         cell = np.log(x) / _BIN
         edge = np.exp((np.ceil(cell) if up else np.floor(cell)) * _BIN)
         x = np.maximum(edge, x) if up else np.minimum(edge, x)
         # Rounding may split a cell by one unit in the last place; the order is kept, so unique still works.
-    first = np.concatenate([np.ones(min(len(x), 1), dtype=np.bool_), x[1:] != x[:-1]])
-    starts = np.flatnonzero(first)
-    return x[starts], np.diff(starts, append=len(x)).astype(np.float64)
+    edges = np.concatenate([[0], np.flatnonzero(x[1:] != x[:-1]) + 1, [len(x)]])
+    return x[edges[:-1]], (edges[1:] - edges[:-1]).astype(np.float64)
 
 
 def _log_mean_exp(x: FloatArray) -> float:
