@@ -32,7 +32,7 @@ from tailrisk.cluster.actors import (
 )
 from tailrisk.cluster.group import make_group
 from tailrisk.cluster.nodes import NodeWatch
-from tailrisk.cluster.parcels import Pace, unpack_draws, unpack_judged
+from tailrisk.cluster.parcels import Pace, unpack_all, unpack_draws, unpack_judged
 from tailrisk.cluster.parts import CHECKPOINTS, MODELS, Course, Parts
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.pool import Pool, wait
@@ -106,7 +106,7 @@ class RayExecutor:
         self._pools = [*self._holders.values(), self._judges]
         self._sight = Sight(self._pools)
         self._most_judges = cluster.judges.max
-        self._pace = Pace()
+        self._judging_pace, self._drawing_pace = Pace(), Pace()
         try:
             while not all(p.ready for p in self._pools) or (card := self._parts.card) is None:
                 self._step()
@@ -118,34 +118,35 @@ class RayExecutor:
     def run(self, batches: Iterable[Batch]) -> Iterator[BatchResult | BatchFailure]:
         """One outcome a batch, in the order in which they are done; batches are taken as there is room."""
         source = iter(batches)
-        on_way: dict[Task, Course] = {}
+        on_way: dict[Task, list[Course]] = {}
         drawn: deque[Course] = deque()
         judging: dict[Task, list[Course]] = {}
         more = True
         try:
             while True:
                 while more and self._hungry(len(drawn)):
-                    batch = next(source, None)
-                    if batch is None:
-                        more = False
-                        break
-                    self._draw(Course(batch), on_way)
+                    some = [Course(b) for b in itertools.islice(source, self._drawing_pace.together)]
+                    if some:
+                        self._draw(some, on_way)
+                    more = len(some) == self._drawing_pace.together
                 while drawn and self._judges_wait(len(judging)):
-                    self._judge(drawn, self._pace.together, judging)
+                    self._judge(drawn, self._judging_pace.together, judging)
                 if not (more or on_way or drawn or judging):
                     return
                 for outcome in self._step():
                     if (some := judging.pop(outcome.task, None)) is not None:
                         yield from self._joined(some, outcome, judging)
                         continue
-                    course = on_way.pop(outcome.task, None)
-                    if course is None or course.over:
+                    courses = [c for c in on_way.pop(outcome.task, []) if not c.over]
+                    if outcome.task.batches > 1:
+                        drawn += self._drawn_together(courses, outcome, on_way)
                         continue
-                    if (failure := self._go_on(course, outcome, on_way)) is not None:
-                        course.over = True
-                        yield failure
-                    elif not course.waiting:
-                        drawn.append(course)
+                    for course in courses:
+                        if (failure := self._go_on(course, outcome, on_way)) is not None:
+                            course.over = True
+                            yield failure
+                        elif not course.waiting:
+                            drawn.append(course)
         finally:
             self._stash.clear()
             for p in self._pools:
@@ -153,19 +154,39 @@ class RayExecutor:
 
     def _hungry(self, drawn: int) -> bool:
         """Whether another batch would be of use: to the workers that draw, and to the judges after them."""
-        waiting = 4 * self._most_judges * self._pace.together
+        waiting = 4 * self._most_judges * self._judging_pace.together
         return drawn < waiting and all(p.hungry for p in self._holders.values())
 
-    def _draw(self, course: Course, on_way: dict[Task, Course]) -> None:
-        batch, name = course.batch, self._parts.drawn_by(course.batch)
-        if self._parts.whole:
+    def _draw(self, courses: list[Course], on_way: dict[Task, list[Course]]) -> None:
+        """Sends batches to a worker in one call: several only where one kind of worker has all laws."""
+        batch, name = courses[0].batch, self._parts.drawn_by(courses[0].batch)
+        if len(courses) > 1:
+            task = Task(batch.key, "run_all", ([c.batch for c in courses],), batches=len(courses))
+        elif self._parts.whole:
             task = Task(batch.key, "run", (batch,), batch.prompt_id)
         else:
             task = Task(batch.key, "draw", (batch, self._parts.held[name]), batch.prompt_id)
-        on_way[task] = course
+        on_way[task] = courses
         self._holders[name].submit(task)
 
-    def _go_on(self, course: Course, outcome: Outcome, on_way: dict[Task, Course]) -> BatchFailure | None:
+    def _drawn_together(
+        self, courses: list[Course], outcome: Outcome, on_way: dict[Task, list[Course]]
+    ) -> list[Course]:
+        """Those that are drawn; where the call failed, each is tried by itself, to find the one that is at fault."""
+        if outcome.reason:
+            self._drawing_pace.failed()
+            for course in courses:
+                self._draw([course], on_way)
+            return []
+        draws, seconds = unpack_all(outcome.value, [c.batch for c in courses])
+        self._drawing_pace.saw(len(courses), seconds)
+        for course, drawn in zip(courses, draws, strict=True):
+            course.draws, course.worker = drawn, outcome.worker
+        return courses
+
+    def _go_on(
+        self, course: Course, outcome: Outcome, on_way: dict[Task, list[Course]]
+    ) -> BatchFailure | None:
         """The next step of a batch after it was drawn, or scored somewhere else."""
         batch = course.batch
         if outcome.reason:
@@ -174,12 +195,14 @@ class RayExecutor:
             course.scored(outcome.task.args[-1], outcome.value)
         else:
             course.draws, course.worker = unpack_draws(outcome.value, batch), outcome.worker
+            if self._parts.whole:
+                self._drawing_pace.saw(1, course.draws.seconds)
             for name in self._parts.scored_by(batch):
                 held = self._parts.held[name]
                 course.waiting.add(held)
                 key, args = f"{batch.key}/{name}", (batch, course.drawn.tokens, held)
                 task = Task(key, "score", args, batch.prompt_id)
-                on_way[task] = course
+                on_way[task] = [course]
                 self._holders[name].submit(task)
         if not (course.waiting or self._parts.whole):
             try:
@@ -191,14 +214,14 @@ class RayExecutor:
     def _judges_wait(self, calls: int) -> bool:
         """Whether another call would be of use. Of quick calls one for each worker is enough: what is drawn
         meanwhile goes together."""
-        return calls < self._most_judges if self._pace.together > 1 else self._judges.hungry
+        return calls < self._most_judges if self._judging_pace.together > 1 else self._judges.hungry
 
     def _judge(self, drawn: deque[Course], together: int, judging: dict[Task, list[Course]]) -> None:
         """Sends the first ``together`` of ``drawn`` to a judge worker, in one call."""
         some = [drawn.popleft() for _ in range(min(together, len(drawn)))]
         answers = [(course.batch.prompt_id, course.drawn.texts) for course in some]
         first = some[0].batch
-        task = Task(first.key, "judge_all", (answers,), first.prompt_id)
+        task = Task(first.key, "judge_all", (answers,), first.prompt_id, batches=len(some))
         judging[task] = some
         self._judges.submit(task)
 
@@ -208,9 +231,9 @@ class RayExecutor:
         """Finished batches; where the judge workers died of several together, each is tried by itself."""
         if not outcome.reason:
             judged, seconds = unpack_judged(outcome.value)
-            self._pace.saw(len(some), seconds)
+            self._judging_pace.saw(len(some), seconds)
         else:
-            self._pace.failed()
+            self._judging_pace.failed()
             if len(some) > 1:
                 alone = deque(some)
                 while alone:

@@ -1,8 +1,8 @@
 """What travels between the driver and the workers, packed small: one message in place of many little ones.
 
 A message costs the driver about as much as the rest that it does with a batch. So draws come back as one string of
-bytes, where Ray would send every answer's token ids apart; and answers that were drawn at about the same time go to
-a judge together, as long as judging is quick: a slow judge gets them one by one, so that all its workers have some.
+bytes, where Ray would send every answer's token ids apart; and batches go to a worker together, to be drawn or to be
+judged, as long as it is quick with them: a slow one gets them one by one, so that all workers have some.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tailrisk.audit.work import Draws
 from tailrisk.records import Batch, JudgedTexts, cut
 
 QUICK_S = 0.05
-"""Batches are judged together as far as that takes no longer than this."""
+"""Batches go together as far as that takes a worker no longer than this."""
 MOST = 16
-"""Batches that are judged together at most."""
+"""Batches that go together at most."""
 
 
 def pack_draws(draws: Draws) -> bytes:
@@ -34,6 +34,16 @@ def unpack_draws(data: bytes, batch: Batch) -> Draws:
     return Draws(batch, cut(flat, lengths.tolist()), *rest)
 
 
+def pack_all(packed: Sequence[bytes], seconds: float) -> bytes:
+    """Several batches' ``pack_draws``, and the seconds that they took."""
+    return _packed((list(packed), seconds))
+
+
+def unpack_all(data: bytes, batches: Sequence[Batch]) -> tuple[list[Draws], float]:
+    packed, seconds = pickle.loads(data)
+    return [unpack_draws(d, b) for d, b in zip(packed, batches, strict=True)], seconds
+
+
 def pack_judged(judged: Sequence[JudgedTexts], seconds: float) -> bytes:
     return _packed((seconds, [tuple(j) for j in judged]))
 
@@ -44,13 +54,13 @@ def unpack_judged(data: bytes) -> tuple[list[JudgedTexts], float]:
 
 
 class Pace:
-    """How many batches may be judged together: one before the first answer."""
+    """How many batches may go to a worker together: one before the first answer."""
 
     def __init__(self) -> None:
         self.together = 1
 
     def saw(self, batches: int, seconds: float) -> None:
-        """It took a worker ``seconds`` to judge ``batches``. At most twice as many go next time."""
+        """``batches`` took a worker ``seconds``. At most twice as many go next time."""
         quick = int(QUICK_S * batches / max(seconds, 1e-9))
         self.together = max(1, min(MOST, 2 * self.together, quick))
 

@@ -86,8 +86,8 @@ class Pool:
             placing=stages[Stage.PLACING],
             building=stages[Stage.BUILDING],
             ready=stages[Stage.READY],
-            waiting=self.backlog,
-            running=sum(not call.orphan for r in self._replicas for call in r.calls),
+            waiting=sum(t.batches for queue in (self._waiting, self._suspects) for t in queue),
+            running=sum(c.task.batches for r in self._replicas for c in r.calls if not c.orphan),
             retries=self.journal.retries,
             preemptions=self.preempted,
         )
@@ -249,7 +249,8 @@ class Pool:
         outcomes: list[Outcome] = []
         for task in tasks:
             if reason := self._blame.death(task, how, certain=certain):
-                self.journal.given_up(task)
+                if task.batches == 1:
+                    self.journal.given_up(task)
                 outcomes.append(Outcome(task, None, "", reason))
             else:
                 self._suspects.append(task)

@@ -21,12 +21,14 @@ MAX_REASON = 500
 @dataclass(eq=False, slots=True)
 class Task:
     """One call of a worker's ``method``; ``key`` names it in messages, ``subject`` is what it is about (its prompt).
-    A retry is the same call."""
+    A retry is the same call. One for several ``batches`` is not tried again as it is: its owner tries each by itself.
+    """
 
     key: str
     method: str
     args: tuple[Any, ...]
     subject: str = ""
+    batches: int = 1
     alone: bool = False
     deaths: int = 0
     deaths_alone: int = 0
@@ -66,6 +68,8 @@ class Blame:
     def death(self, task: Task, how: str, *, certain: bool) -> str | None:
         """A worker ended while ``task`` was in flight; ``certain``: nothing else can have been running."""
         task.deaths += 1
+        if task.batches > 1:
+            return how
         if certain or task.alone:
             task.deaths_alone += 1
         task.alone = True
@@ -81,7 +85,7 @@ class Blame:
         """The worker's code raised. Errors of ours are about the data and would come again; others get one
         more try."""
         task.raised += 1
-        if isinstance(error, TailriskError) or task.raised > 1:
+        if isinstance(error, TailriskError) or task.raised > 1 or task.batches > 1:
             return describe(error)
         return None
 

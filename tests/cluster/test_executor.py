@@ -100,11 +100,12 @@ def test_poison_is_found_and_innocents_are_not_failed(executor, tmp_path):
     assert failures["raise-1/0/0"] == "ValueError: not good"
     assert failures["odd-1/0/0"] == "non-finite logits at token 3"
     tries = attempts(tmp_path)
-    assert tries["odd-1"] == 1, "an error of ours would come again: it is not tried again"
-    assert tries["raise-1"] == 2
-    assert tries["poison-1"] in (2, 3)
-    # Beside the poison's first death and beside the one crash: at most two extra tries, never alone with it.
-    assert max(tries[p.id] for p in good) <= 3
+    # Each may have been tried once more than its own tries: in a call for several batches.
+    assert tries["odd-1"] in (1, 2), "an error of ours would come again: it is not tried again"
+    assert tries["raise-1"] in (2, 3)
+    assert tries["poison-1"] in (2, 3, 4)
+    # Beside the poison's first deaths, the one crash and the two that raise, never alone with one of them.
+    assert max(tries[p.id] for p in good) <= 5
     innocent = [b for b in batches if b.key not in failures]
     assert set(results) == {b.key for b in innocent}
     assert_same(results, prompts, innocent, tmp_path)
@@ -283,6 +284,27 @@ def test_quick_judgements_go_together_and_one_that_kills_takes_none_with_it(exec
     assert (results[deadly[0].key].verdicts == Verdict.UNDETERMINED).all()
     innocent = [b for b in mixed if b is not deadly[0]]
     assert_same({b.key: results[b.key] for b in innocent}, prompts, innocent, tmp_path)
+
+
+def test_quick_draws_go_together_and_one_that_kills_takes_none_with_it(executor, tmp_path, monkeypatch):
+    prompts = prompts_of(*(f"p{i}" for i in range(10)), "poison-1", "odd-1")
+    quiet = batches_of(prompts[:10], each=20)
+    pool = executor(prompts, retries=2, models={"min": 2, "max": 2, "num_cpus": 1})
+    calls: list[int] = []
+    models = pool._holders["models"]
+    submit = models.submit
+    monkeypatch.setattr(models, "submit", lambda task: (calls.append(task.batches), submit(task)))
+    results, failures = collect(pool, quiet)
+    assert failures == {} and sum(calls) == len(quiet)
+    assert max(calls) > 1, "a worker that draws at once gets several batches a call"
+    assert_same(results, prompts, quiet, tmp_path)
+    bad = batches_of(prompts[10:], each=1)
+    calls.clear()
+    results, failures = collect(pool, [*quiet[:30], *bad, *quiet[30:60]])
+    assert set(failures) == {b.key for b in bad} and max(calls) > 1
+    assert failures["odd-1/0/0"] == "non-finite logits at token 3"
+    assert "killed its worker" in failures["poison-1/0/0"]
+    assert_same(results, prompts, quiet[:60], tmp_path)
 
 
 def test_a_batch_costs_little_more_than_the_messages_it_takes(executor, tmp_path):

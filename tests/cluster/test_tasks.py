@@ -45,6 +45,14 @@ def test_no_retries_still_proves_guilt_alone():
     assert Blame(retries=0).death(task(), "hung", certain=True) == "killed its worker once (hung)"
 
 
+def test_a_call_for_several_batches_is_given_back_at_once_and_nobody_is_blamed():
+    blame = Blame(retries=3, by_subject=True)
+    several = Task("p/0/0", "run_all", (), batches=4)
+    assert blame.death(several, "ended", certain=True) == "ended"
+    assert blame.raised(Task("p/0/0", "run_all", (), batches=2), ValueError("x")) == "ValueError: x"
+    assert blame.given_up == 0 and blame.guilty == {}
+
+
 def test_raising_tasks():
     blame = Blame(retries=3)
     assert blame.raised(task(), ModelError("non-finite")) == "non-finite"
