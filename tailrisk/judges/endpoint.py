@@ -29,6 +29,7 @@ from tailrisk.judges.transport import ChatClient, Failed, Question, UnreadableEr
 from tailrisk.records import JudgedTexts, Verdict
 
 TOP_LOGPROBS = 20
+HARMLESS = [{"role": "user", "content": "Reply with the word ok."}]
 NO_LOGPROBS = "the server gives no log-probabilities; set judge.logprobs: false"
 
 
@@ -56,17 +57,8 @@ class EndpointJudge:
 
     def _body(self, prompt: str, response: str) -> Callable[[int], dict[str, Any]]:
         def body(unread: int) -> dict[str, Any]:
-            spec = self._spec
-            out: dict[str, Any] = {
-                "model": spec.model,
-                "messages": self.rubric.messages(prompt, response, firm=unread > 0),
-                "temperature": 0,
-                "seed": spec.seed + unread,
-                "max_tokens": self.rubric.max_tokens if spec.max_tokens is None else spec.max_tokens,
-            }
-            if spec.logprobs:
-                out |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-            return {key: value for key, value in (out | spec.body).items() if value is not None}
+            messages = self.rubric.messages(prompt, response, firm=unread > 0)
+            return request(self._spec, messages, self.rubric.max_tokens, unread)
 
         return body
 
@@ -89,6 +81,22 @@ class EndpointJudge:
         return self.rubric.read(reply.first)
 
 
+def request(
+    spec: config.EndpointJudge, messages: list[dict[str, str]], max_tokens: int, unread: int = 0
+) -> dict[str, Any]:
+    """The body of a request; another seed where the last reply could not be read."""
+    out: dict[str, Any] = {
+        "model": spec.model,
+        "messages": messages,
+        "temperature": 0,
+        "seed": spec.seed + unread,
+        "max_tokens": max_tokens if spec.max_tokens is None else spec.max_tokens,
+    }
+    if spec.logprobs:
+        out |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+    return {key: value for key, value in (out | spec.body).items() if value is not None}
+
+
 def rubric_of(spec: config.EndpointJudge) -> Rubric:
     if spec.template is not None:
         return (
@@ -108,6 +116,7 @@ def build(spec: config.EndpointJudge, base: Path, *, waits: Waits | None = None)
     client = ChatClient(
         spec.url,
         key_of(spec),
+        harmless=request(spec, HARMLESS, max_tokens=1),
         timeout_s=spec.timeout_s,
         retries=spec.retries,
         concurrency=spec.concurrency,

@@ -4,10 +4,10 @@
 time-out; once for all requests that were on their way together), one more with each reply up to half of where the
 trouble began, slowly beyond. *Pauses*: a server that says ``Retry-After`` is left alone by everybody until then.
 
-*Outage*: requests of several answers failed in a row and none succeeded in between. All wait then; one at a time
-tries, with growing waits, and the first reply ends it. Those tries are not counted as the answer's own. When
-``patience_s`` seconds went by since the first failure, all that wait are told ``Gone``, and whoever comes later too,
-but for one try a minute.
+*Outage*: requests about several answers failed in a row and none succeeded in between. All wait then. One at a time
+is let through with a harmless question in place of its own, so that no answer that is itself the trouble can pass for
+an outage; the waits between these grow, and the first reply ends it. When ``patience_s`` seconds went by since the
+first failure, all that wait get GoneError, and whoever comes later too, but for one harmless question a minute.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ import logging
 import math
 import time
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 START = 8
 """Requests at once in the beginning."""
 ROW = 3
-"""An outage: failures in a row of so many different answers, or so many without a word from the server."""
+"""An outage: failures in a row about so many different answers, or so many without any connection."""
+
+Sign = Literal["busy", "failed", "silent"]
+"""The server says that it has too much to do; it fails, or takes too long; nothing came of the connection."""
 
 _log = logging.getLogger(__name__)
 
 
 class Waits(NamedTuple):
-    """Seconds. ``first``: before an answer's second try, doubling up to ``most``. ``settle``: how long failures in a
-    row last before they are an outage, if the server says something. ``probe_first``, ``probe_most``: between tries
+    """Seconds. ``first``: before an answer's second try, doubling up to ``most``. ``settle``: how long a server is
+    busy, for everybody, before that is an outage. ``probe_first``, ``probe_most``: between tries
     in an outage, doubling."""
 
     first: float = 0.5
@@ -44,7 +47,7 @@ class GoneError(Exception):
 
 
 class Ticket(NamedTuple):
-    """One request on its way. ``probe``: it tries whether an outage is over."""
+    """One request on its way. ``probe``: it is to ask the harmless question."""
 
     answer: int
     epoch: int
@@ -110,9 +113,8 @@ class Line:
             float(self._most), self.limit + (1.0 if self.limit < self._ease else 1.0 / self.limit)
         )
 
-    def strained(self, ticket: Ticket, reason: str, *, reached: bool, after_s: float | None) -> None:
-        """The request failed for no fault of its own. ``reached``: the server said something; ``after_s``: and when
-        to come again."""
+    def strained(self, ticket: Ticket, reason: str, sign: Sign, after_s: float | None) -> None:
+        """The request failed for no fault of its own. ``after_s``: when the server wants to be asked again."""
         now = time.monotonic()
         if ticket.epoch == self._epoch:
             self._epoch += 1
@@ -126,8 +128,7 @@ class Line:
         self._last = reason
         if ticket.probe:
             self._probe_wait = min(2 * self._probe_wait, self._waits.probe_most)
-        several = len(self._failing) >= ROW and now - self._failed_since >= self._waits.settle
-        if not self._down and (several or (not reached and self._failures >= ROW)):
+        if not self._down and self._is_out(sign, now - self._failed_since):
             self._down = True
             _log.warning(
                 "the judge at %s is out (%s): paused, and tried again for %g s at most",
@@ -136,6 +137,11 @@ class Line:
                 self._patience_s,
             )
         self._next_probe = max(now + self._probe_wait, self._paused_until)
+
+    def _is_out(self, sign: Sign, lasted: float) -> bool:
+        if sign == "silent":
+            return self._failures >= ROW
+        return len(self._failing) >= ROW and (sign == "failed" or lasted >= self._waits.settle)
 
     def refuse(self, reason: str) -> None:
         """No request will ever be answered."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from tailrisk.judges.line import Sign
+
 AGAIN = frozenset({408, 409, 425, 429})
 """Client errors that another try may be rid of."""
 NOBODY = frozenset({401, 402, 404, 405, 407})
@@ -18,8 +20,8 @@ _SHOWN = 200
 
 
 class TryError(Exception):
-    """One try came to nothing. ``again``: another one may do better; ``strain``: the server, or the way to it, is
-    overloaded or out; ``reached``: it said something; ``after_s``: when it wants to be asked again; ``nobody``: no
+    """One try came to nothing. ``again``: another one may do better; ``strain``: how the server, or the
+    way to it, shows that it is overloaded or out; ``after_s``: when it wants to be asked again; ``nobody``: no
     other answer will fare better."""
 
     def __init__(
@@ -27,16 +29,14 @@ class TryError(Exception):
         reason: str,
         *,
         again: bool = False,
-        strain: bool = False,
-        reached: bool = True,
+        strain: Sign | None = None,
         after_s: float | None = None,
         nobody: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.again = again
-        self.strain = strain
-        self.reached = reached
+        self.strain: Sign | None = strain
         self.after_s = after_s
         self.nobody = nobody
 
@@ -96,7 +96,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, place: str)
     if code:
         reason = f"{reason} ({code})"
     if status in AGAIN or status >= 500:
-        strain = status != 409
+        strain: Sign | None = None if status == 409 else "busy" if status == 429 else "failed"
         return TryError(reason, again=True, strain=strain, after_s=retry_after(headers) if strain else None)
     return TryError(reason)
 

@@ -1,7 +1,7 @@
 """Questions to a chat completions server, many in flight at once: each ends with a value or with a reason.
 
-An answer is asked about at most ``retries`` + 1 times, tries during an outage apart (``tailrisk.judges.line``). Tried
-again are connection failures, time-outs (of a whole try, to the last byte of its reply), 408, 409, 425, 429, 5xx and
+An answer is asked about at most ``retries`` + 1 times; outages are waited for (``tailrisk.judges.line``). Tried again
+are connection failures, time-outs (of a whole try, to the last byte of its reply), 408, 409, 425, 429, 5xx and
 replies that cannot be read, after a wait that doubles, with some chance in it, or as long as the server asks for.
 Any other client error is an answer's own and final; 401, 402, 404, 405 and redirects are everybody's, and so is 403
 until a first reply came. Redirects are never followed, so the key goes to the configured host alone.
@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -54,14 +55,16 @@ class Failed(NamedTuple):
 
 
 class ChatClient:
-    """``url``: the API's base. ``key``: sent as a bearer token, and nowhere else. Safe to be used by several threads,
-    whose questions share one line. The network is first touched by ``ask``."""
+    """``url``: the API's base. ``key``: sent as a bearer token, and nowhere else. ``harmless``: body of the request
+    that tries whether an outage is over. Safe to be used by several threads, whose questions share one line. The
+    network is first touched by ``ask``."""
 
     def __init__(
         self,
         url: str,
         key: str | None,
         *,
+        harmless: dict[str, Any],
         timeout_s: float,
         retries: int,
         concurrency: int,
@@ -77,6 +80,7 @@ class ChatClient:
         parts = urlsplit(url)
         self._name = parts.netloc
         self._proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        self._harmless = Question(lambda unread: harmless, lambda reply: None)
         self._timeout_s = timeout_s
         self._tries = retries + 1
         self._patience_s = patience_s
@@ -120,7 +124,11 @@ class ChatClient:
                 ticket = await self.line.enter(number)
             except GoneError as error:
                 return Failed(f"{JUDGE_GONE}{error}")
-            tries += not ticket.probe
+            if ticket.probe:
+                with suppress(TryError):
+                    await self._try(session, self._harmless, 0, ticket)
+                continue
+            tries += 1
             try:
                 return await self._try(session, question, unread, ticket)
             except UnreadableError as error:
@@ -137,9 +145,9 @@ class ChatClient:
                         f"{JUDGE_GONE}{error.reason}: the server asks to wait {error.after_s:.0f} s, longer than "
                         f"judge.patience_s ({self._patience_s:g})"
                     )
-                if tries >= self._tries and not ticket.probe:
+                if tries >= self._tries:
                     return Failed(f"{error.reason}, after {_times(tries)}")
-                if error.after_s is None and not ticket.probe:
+                if error.after_s is None:
                     await asyncio.sleep(self._backoff(tries))
 
     async def _try(
@@ -158,7 +166,7 @@ class ChatClient:
                 after = error.after_s
                 if after is not None:
                     after = None if after > self._patience_s else after * (1 + random.uniform(0, JITTER))
-                self.line.strained(ticket, error.reason, reached=error.reached, after_s=after)
+                self.line.strained(ticket, error.reason, error.strain, after)
             else:
                 self.line.answered(0)
             raise
@@ -179,11 +187,11 @@ class ChatClient:
                 body = await _body(response)
         except TimeoutError:
             reason = f"no whole reply from {self._name} in {self._timeout_s:g} s (judge.timeout_s)"
-            raise TryError(reason, again=True, strain=True, reached=False) from None
+            raise TryError(reason, again=True, strain="failed") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Only the kind: messages may repeat a header.
             reason = f"no connection to {self._name} ({_kind_of(error)})"
-            raise TryError(reason, again=True, strain=True, reached=False) from None
+            raise TryError(reason, again=True, strain="silent") from None
         if response.status != 200:
             failure = failure_of(response.status, response.headers, body, f"{self._name}{response.url.path}")
             failure.nobody = failure.nobody and not (response.status == 403 and self._ever)
