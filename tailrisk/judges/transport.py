@@ -119,6 +119,7 @@ class ChatClient:
 
     async def _one(self, session: aiohttp.ClientSession, question: Question[T], number: int) -> T | Failed:
         tries = unread = 0
+        told = 0.0
         while True:
             try:
                 ticket = await self.line.enter(number)
@@ -140,9 +141,10 @@ class ChatClient:
                     return Failed(f"{JUDGE_GONE}{error.reason}")
                 if not error.again:
                     return Failed(error.reason)
-                if error.after_s is not None and error.after_s > self._patience_s:
+                told += error.after_s or 0.0
+                if told > self._patience_s:
                     return Failed(
-                        f"{JUDGE_GONE}{error.reason}: the server asks to wait {error.after_s:.0f} s, longer than "
+                        f"{JUDGE_GONE}{error.reason}: the server asks to wait {told:.0f} s, longer than "
                         f"judge.patience_s ({self._patience_s:g})"
                     )
                 if tries >= self._tries:
