@@ -28,8 +28,16 @@ class JudgeSection(Section):
     """A verdict costs more than to look it up."""
 
     @property
+    def parts(self) -> tuple[JudgeSection, ...]:
+        """The judges that this one is made of."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(p for v in values if isinstance(v, tuple) for p in v if isinstance(p, JudgeSection))
+
+    @property
     def cached(self) -> bool:
-        return self.dear if self.cache is None else self.cache
+        if self.cache is not None:
+            return self.cache
+        return any(part.cached for part in self.parts) if self.parts else self.dear
 
     @property
     def at_once(self) -> int:
@@ -38,7 +46,13 @@ class JudgeSection(Section):
 
     def shared(self, workers: int) -> Self:
         """The part of one of so many workers, where there is something to share."""
-        return self
+        return self.model_copy(
+            update={
+                name: tuple(p.shared(workers) if isinstance(p, JudgeSection) else p for p in value)
+                for name in type(self).model_fields
+                if isinstance(value := getattr(self, name), tuple)
+            }
+        )
 
 
 class RefusalJudge(JudgeSection):

@@ -35,7 +35,7 @@ def cut(flat: NDArray[np.int32], lengths: Sequence[int]) -> list[NDArray[np.int3
 
 
 JUDGE_GONE = "no judge: "
-"""How the error of an answer begins that is not judged because none can be for now: nobody answers at the judge's
+"""Stands in the error of an answer that is not judged because none can be for now: nobody answers at the judge's
 address, its key is refused, its budget is used up. To draw more would be in vain."""
 
 

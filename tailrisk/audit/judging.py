@@ -38,7 +38,7 @@ class JudgeWatch:
         self._draws += outcome.n
         self._errors += len(errors)
         self._first = self._first or (errors[0] if errors else "")
-        self.gone = self.gone or next((e for e in errors if e.startswith(JUDGE_GONE)), "")
+        self.gone = self.gone or next((e for e in errors if JUDGE_GONE in e), "")
         if self._batches == FIRST_BATCHES and self._errors == self._draws and not self.gone:
             self._stop()
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from tailrisk.cli.checks import Check
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from tailrisk.config import EndpointJudge
+    from tailrisk.judgeconfig import JudgeSection
 
 LIMIT_S = 10.0
 
@@ -29,19 +28,14 @@ def judge_checks(path: Path | None) -> Iterator[Check]:
         yield reached(spec)
 
 
-def endpoints(judge: BaseModel) -> Iterator[EndpointJudge]:
+def endpoints(judge: JudgeSection) -> Iterator[EndpointJudge]:
     """The endpoints that a judge is, or is made of."""
-    from pydantic import BaseModel
-
     from tailrisk.config import EndpointJudge
 
     if isinstance(judge, EndpointJudge):
         yield judge
-    for name in type(judge).model_fields:
-        value = getattr(judge, name)
-        for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, BaseModel):
-                yield from endpoints(part)
+    for part in judge.parts:
+        yield from endpoints(part)
 
 
 def reached(spec: EndpointJudge) -> Check:

@@ -16,6 +16,7 @@ from tailrisk.audit.outcome import AuditOutcome
 from tailrisk.audit.protocols import Silent
 from tailrisk.audit.verdictcache import VerdictCache, cache_of
 from tailrisk.errors import JudgeError
+from tailrisk.judgeconfig import JudgeConfig, JudgeSection, judge_identity
 from tailrisk.records import JUDGE_GONE, BatchResult, JudgedTexts, Verdict
 from tailrisk.store import RunStore, make_manifest, replay
 
@@ -142,6 +143,21 @@ def test_the_log_of_a_judge_without_a_cache_is_as_it_was(tmp_path: Path):
     for path in (tmp_path / "run" / "log").glob("*.jsonl"):
         for line in path.read_text().splitlines():
             assert "calls" not in json.loads(line[9:])["payload"]
+
+
+def test_a_judge_made_of_others_is_kept_for_the_dearest_and_shares_its_budget():
+    class Both(JudgeSection):
+        judges: tuple[JudgeConfig, ...]
+
+    quick = {"kind": "refusal"}
+    dear = {"kind": "endpoint", "url": "http://h/v1", "model": "m", "budget": {"calls": 9}}
+    both = Both.model_validate({"judges": [quick, dear]})
+    assert both.cached and not Both.model_validate({"judges": [quick, quick]}).cached
+    assert both.shared(2).judges[1].budget.calls == 4 and both.shared(2).judges[0] == both.judges[0]
+    identity = judge_identity(
+        {"kind": "all", "judges": [judge.model_dump(mode="json") for judge in both.judges]}
+    )
+    assert "url" not in identity["judges"][1] and identity["judges"][1]["model"] == "m"
 
 
 @pytest.mark.parametrize(

@@ -158,14 +158,14 @@ def test_doctor_says_whether_the_judge_can_be_reached(tmp_path, laws, change, sa
 
 
 def test_doctor_finds_endpoints_inside_other_judges():
-    from pydantic import BaseModel
-
     from tailrisk.cli.judgechecks import endpoints
+    from tailrisk.judgeconfig import JudgeConfig, JudgeSection
 
-    class Both(BaseModel):
-        judges: tuple[Any, ...]
+    class Both(JudgeSection):
+        judges: tuple[JudgeConfig, ...]
 
     config = Config.model_validate(
         {"target": {"model": "m"}, "prompts": {"path": "p"}, "judge": settings("http://h/v1")}
     )
-    assert list(endpoints(Both(judges=(config.judge, 3)))) == [config.judge]
+    quick = config.judge.model_copy(update={"retries": 0})
+    assert list(endpoints(Both(judges=(config.judge, quick)))) == [config.judge, quick]
