@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from tailrisk.clusterconfig import ClusterConfig as ClusterConfig
 from tailrisk.clusterconfig import Parallel as Parallel
 from tailrisk.clusterconfig import PoolConfig as PoolConfig
+from tailrisk.judgeconfig import EndpointJudge as EndpointJudge
 from tailrisk.judgeconfig import JudgeConfig as JudgeConfig
 from tailrisk.judgeconfig import PythonJudge as PythonJudge
 from tailrisk.judgeconfig import RefusalJudge as RefusalJudge

@@ -269,7 +269,8 @@ def _refuse_booleans(data: Any, config: BaseModel, places: dict[Place, str]) -> 
     def walk(raw: Any, checked: Any, path: Place) -> Iterator[str]:
         if isinstance(raw, dict):
             for key, value in raw.items():
-                yield from walk(value, getattr(checked, key), (*path, key))
+                inner = checked[key] if isinstance(checked, dict) else getattr(checked, key)
+                yield from walk(value, inner, (*path, key))
         elif isinstance(raw, list):
             for i, value in enumerate(raw):
                 yield from walk(value, checked[i], (*path, i))

@@ -34,6 +34,11 @@ def cut(flat: NDArray[np.int32], lengths: Sequence[int]) -> list[NDArray[np.int3
     return [flat[end - n : end] for n, end in zip(lengths, ends, strict=True)]
 
 
+JUDGE_GONE = "no judge: "
+"""Stands in the error of an answer that is not judged because none can be for now: nobody answers at the judge's
+address, its key is refused, its budget is used up. To draw more would be in vain."""
+
+
 class Verdict(enum.IntEnum):
     """What a judge says of one answer; ``UNDETERMINED`` widens the interval on both sides."""
 
@@ -107,7 +112,8 @@ class BatchResult:
     cannot produce the response, NaN exactly where ``batch.components`` leaves a component out.
     ``log_q_sample`` [n] is the sampling pass's own value. ``verdicts`` [n]
     int8 of ``Verdict``; ``scores`` [n] the judge's number (NaN where it gave none); ``judge_errors`` [n]
-    is '' or the reason why a verdict is undetermined.
+    is '' or the reason why a verdict is undetermined. ``judge_calls``: answers that the judge was asked of, the others
+    having been judged before (None: all n).
     """
 
     batch: Batch
@@ -121,6 +127,7 @@ class BatchResult:
     judge_errors: list[str]
     seconds: float = 0.0
     worker: str = ""
+    judge_calls: int | None = None
 
     @property
     def n(self) -> int:
@@ -187,8 +194,10 @@ class PromptHits(NamedTuple):
 
 
 class JudgedTexts(NamedTuple):
-    """A judge's answer for n texts."""
+    """A judge's answer for n texts. ``calls``: of how many it was asked, the others having been judged before (None:
+    of all)."""
 
     verdicts: NDArray[np.int8]
     scores: FloatArray
     errors: list[str]
+    calls: int | None = None

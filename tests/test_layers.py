@@ -38,6 +38,7 @@ HEAVY: dict[str, set[str]] = {
     "transformers": {"models", "proposals", "training"},
     "peft": {"models", "proposals", "training"},
     "deepspeed": {"training"},
+    "aiohttp": {"judges", "cluster"},
     "fsspec": {"store"},
     "ray": {"cluster"},
     "mlflow": {"tracking"},

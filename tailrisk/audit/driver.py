@@ -16,7 +16,7 @@ from tailrisk.audit.estimates import estimate_all, estimate_complete
 from tailrisk.audit.judging import JudgeWatch, judge_again
 from tailrisk.audit.methods import plan_round
 from tailrisk.audit.outcome import AuditOutcome
-from tailrisk.audit.protocols import Executor, LawCard, Observer
+from tailrisk.audit.protocols import Executor, LawCard, Observer, Remembers
 from tailrisk.audit.recovery import claim_laws, rebuild
 from tailrisk.audit.results import write_results
 from tailrisk.audit.searchrecord import search_record
@@ -25,7 +25,7 @@ from tailrisk.audit.totals import totals
 from tailrisk.config import Config
 from tailrisk.errors import ModelError
 from tailrisk.records import BatchFailure, Prompt, Status
-from tailrisk.store import RunStore, final_results
+from tailrisk.store import RunStore, final_results, judged_answers
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def run_rounds(
     """Rounds until there is nothing more to plan; writes the log only."""
     claim_laws(store, laws)
     state = rebuild(config, prompts, laws, store.replay())
+    _remember(state, executor, store)
     _judge_what_was_not(state, executor, store)
     if state.round >= 0 and not state.pending:
         watchers.tell("round_finished", state, estimate_all(state))
@@ -78,6 +79,14 @@ def run_rounds(
         watchers.tell("round_finished", state, estimate_all(state))
 
 
+def _remember(state: AuditState, executor: Executor, store: RunStore) -> None:
+    """Verdicts that earlier runs have logged need not be asked for again."""
+    cache = executor.cache if isinstance(executor, Remembers) else None
+    if cache is not None and state.round >= 0:
+        for prompt_id, texts, judged in judged_answers(store.folder):
+            cache.learn(state.ledgers[prompt_id].prompt.text, texts, judged)
+
+
 def _judge_what_was_not(state: AuditState, executor: Executor, store: RunStore) -> None:
     """Verdicts for the answers an earlier run could not get judged, before anything else is drawn."""
     if not state.unjudged:
@@ -85,8 +94,10 @@ def _judge_what_was_not(state: AuditState, executor: Executor, store: RunStore) 
     watch = JudgeWatch()
     for result, judged in judge_again(state, final_results(store.folder), executor):
         store.append_verdicts(result.batch.key, judged)
-        state.add_verdicts(result.batch.key, judged.verdicts, judged.errors)
+        state.add_verdicts(result.batch.key, judged.verdicts, judged.errors, judged.calls)
         watch.see(replace(result, judge_errors=judged.errors))
+        if watch.gone:
+            break
     watch.round_done()
 
 
@@ -95,7 +106,7 @@ def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers:
     assert state.plan is not None
     watchers.tell("round_started", state.plan)
     watch = JudgeWatch()
-    for outcome in executor.run(list(state.pending.values())):
+    for outcome in executor.run(watch.feed(list(state.pending.values()))):
         if isinstance(outcome, BatchFailure):
             store.append_failure(outcome)
             logger.warning("batch %s failed: %s", outcome.batch.key, outcome.reason)
@@ -105,7 +116,7 @@ def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers:
             watchers.tell("batch_done", outcome)
             watch.see(outcome)
             estimate_complete(state, outcome.batch.prompt_id)
-    if state.pending:
+    if state.pending and not watch.gone:
         raise ModelError(
             f"round {state.round}: {len(state.pending)} batches came back neither drawn nor failed, "
             f"the first is {next(iter(state.pending))}; run again to resume"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from tailrisk.audit.protocols import Executor
 from tailrisk.audit.state import AuditState
 from tailrisk.errors import JudgeError
-from tailrisk.records import BatchFailure, BatchResult, JudgedTexts
+from tailrisk.records import JUDGE_GONE, Batch, BatchFailure, BatchResult, JudgedTexts
 
 FIRST_BATCHES = 3
 MOST_ERRORS = 0.5
@@ -20,9 +20,11 @@ MOST_ERRORS = 0.5
 
 class JudgeWatch:
     """Counts one round's judge errors. Raises JudgeError when none of the first three batches could be
-    judged, or when more than half of the round's draws could not."""
+    judged, or when more than half of the round's draws could not. ``gone``: why no answer can be judged for now, as
+    the judge itself says, or ''; what is on its way then is still worth taking in, and nothing more worth drawing."""
 
     def __init__(self) -> None:
+        self.gone = ""
         self._batches = 0
         self._draws = 0
         self._errors = 0
@@ -36,10 +38,23 @@ class JudgeWatch:
         self._draws += outcome.n
         self._errors += len(errors)
         self._first = self._first or (errors[0] if errors else "")
-        if self._batches == FIRST_BATCHES and self._errors == self._draws:
+        self.gone = self.gone or next((e for e in errors if JUDGE_GONE in e), "")
+        if self._batches == FIRST_BATCHES and self._errors == self._draws and not self.gone:
             self._stop()
 
+    def feed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """``batches`` for as long as there is a judge for them."""
+        for batch in batches:
+            if self.gone:
+                return
+            yield batch
+
     def round_done(self) -> None:
+        if self.gone:
+            raise JudgeError(
+                f"{self.gone}. {self._errors} of {self._draws} answers of this round are not judged. Nothing drawn is "
+                "lost: run the same command again when there is a judge, the stored answers are judged first"
+            )
         if self._errors > MOST_ERRORS * self._draws:
             self._stop()
 
@@ -63,9 +78,10 @@ def judge_again(
             continue
         again = [i for i, error in enumerate(result.judge_errors) if error]
         judged = executor.rejudge(result.batch.prompt_id, [result.texts[i] for i in again])
+        calls = len(again) if judged.calls is None else judged.calls
         verdicts, scores, errors = result.verdicts.copy(), result.scores.copy(), list(result.judge_errors)
         verdicts[again] = judged.verdicts
         scores[again] = judged.scores
         for i, error in zip(again, judged.errors, strict=True):
             errors[i] = error
-        yield result, JudgedTexts(verdicts, scores, errors)
+        yield result, JudgedTexts(verdicts, scores, errors, calls)

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tailrisk.audit.protocols import Judge, LawCard, Laws
-from tailrisk.audit.work import judge_texts, run_batch
+from tailrisk.audit.verdictcache import VerdictCache
+from tailrisk.audit.work import judge_new, run_batch
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt
 
 
 class LocalExecutor:
-    """Implements ``protocols.Executor`` with laws and a judge held by this process."""
+    """Implements ``protocols.Executor`` with laws and a judge held by this process. ``cache``: of its verdicts."""
 
-    def __init__(self, laws: Laws, judge: Judge, prompts: Sequence[Prompt]) -> None:
+    def __init__(
+        self, laws: Laws, judge: Judge, prompts: Sequence[Prompt], *, cache: VerdictCache | None = None
+    ) -> None:
         self.laws = laws
         self.judge = judge
+        self.cache = cache
         self.card = LawCard.of(laws)
         self._prompts = {p.id: p for p in prompts}
 
     def run(self, batches: Iterable[Batch]) -> Iterator[BatchResult | BatchFailure]:
         for batch in batches:
-            yield run_batch(self.laws, self.judge, self._prompts[batch.prompt_id], batch, worker="local")
+            prompt = self._prompts[batch.prompt_id]
+            yield run_batch(self.laws, self.judge, prompt, batch, worker="local", cache=self.cache)
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
-        return judge_texts(self.judge, self._prompts[prompt_id], texts)
+        return judge_new(self.judge, self._prompts[prompt_id], texts, self.cache)
 
     def close(self) -> None:
         """Nothing to give back: the laws belong to the caller."""

@@ -22,6 +22,7 @@ from tailrisk.records import (
 if TYPE_CHECKING:
     from tailrisk.audit.outcome import AuditOutcome
     from tailrisk.audit.state import AuditState
+    from tailrisk.audit.verdictcache import VerdictCache
     from tailrisk.stats import Estimate
 
 
@@ -116,6 +117,13 @@ class Watched(Protocol):
     def watch(self, watcher: Callable[[ClusterStatus], None]) -> None:
         """Tell ``watcher`` of the cluster about once a second, from the driver's thread, while batches run."""
         ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An executor that can keep verdicts, so that its judge reads an answer once."""
+
+    cache: VerdictCache | None
 
 
 class Observer(Protocol):

@@ -32,7 +32,8 @@ def add_record(state: AuditState, record: Record) -> None:
         case BatchResult() | BatchFailure():
             state.add_outcome(record)
         case Verdicts():
-            state.add_verdicts(record.key, record.judged.verdicts, record.judged.errors)
+            judged = record.judged
+            state.add_verdicts(record.key, judged.verdicts, judged.errors, judged.calls)
         case _:
             pass
 

@@ -113,6 +113,10 @@ class AuditState:
         """Generated tokens of all batches in the log."""
         self.unjudged: dict[str, int] = {}
         """Batch key -> number of its draws the judge failed on."""
+        self.answers = 0
+        """Answers of which verdicts were wanted, those wanted again included."""
+        self.judge_calls = 0
+        """Of how many of these the judge was asked; the others had been judged before."""
         self._tokens_lost = 0
         self._entries: dict[str, PromptRound] = {}
 
@@ -182,11 +186,17 @@ class AuditState:
         ledger.version += 1
         return True
 
-    def add_verdicts(self, key: str, verdicts: NDArray[np.int8], errors: Sequence[str]) -> None:
-        """Replaces the verdicts of a batch that was judged again."""
+    def add_verdicts(
+        self, key: str, verdicts: NDArray[np.int8], errors: Sequence[str], calls: int | None = None
+    ) -> None:
+        """Replaces the verdicts of a batch of which those that the judge had failed on were judged again. ``calls``:
+        of how many of these it was asked (None: of all)."""
         prompt_id, component, index = key.rsplit("/", 2)
         for entry in self.ledgers[prompt_id].entries:
             if entry.judge(int(component), int(index), np.asarray(verdicts, dtype=np.int8)):
+                again = self.unjudged.get(key, 0)
+                self.answers += again
+                self.judge_calls += again if calls is None else calls
                 self._note_unjudged(key, errors)
                 self.ledgers[prompt_id].version += 1
                 return
@@ -203,6 +213,8 @@ class AuditState:
         numbers = BatchNumbers(result.log_q, result.log_q_sample, result.verdicts, tokens, result.seconds)
         self._entries[batch.prompt_id].add(batch.component, batch.index, numbers)
         self.tokens += tokens
+        self.answers += result.n
+        self.judge_calls += result.n if result.judge_calls is None else result.judge_calls
         self._note_unjudged(batch.key, result.judge_errors)
 
     def _note_unjudged(self, key: str, errors: Sequence[str]) -> None:

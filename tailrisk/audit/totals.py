@@ -19,9 +19,10 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
 
     ``draws`` and ``tokens`` are those in the log, ``draws_left`` and ``tokens_left`` what the budget still
     held (tokens: None without a limit); ``search`` says how many of ``draws`` and ``hits`` no estimate rests
-    on, because they were for choosing what to draw. ``self_agreement`` is scored minus sampled log-probability of each
-    draw under its own component: zero up to the numerics of the two passes. ``work_seconds`` is the time
-    that workers report for all batches.
+    on, because they were for choosing what to draw. ``judge``: verdicts that were
+    wanted, of how many the judge was asked, and how many it had given before. ``self_agreement`` is scored minus
+    sampled log-probability of each draw under its own component: zero up to the numerics of the two passes.
+    ``work_seconds`` is the time that workers report for all batches.
     """
     verdicts, differences, seconds = _over_batches(state)
     return {
@@ -36,6 +37,7 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
         "search": _searches(state),
         "undetermined": int((verdicts == Verdict.UNDETERMINED).sum()),
         "judge_errors": sum(state.unjudged.values()),
+        "judge": judge_totals(state),
         "mean_weight": _pooled(pooled_mean_weight(estimates)),
         "mean_risk": _pooled(mean_risk(estimates)),
         "self_agreement": {
@@ -51,6 +53,11 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
         "method": state.config.method.kind,
         "work_seconds": seconds,
     }
+
+
+def judge_totals(state: AuditState) -> dict[str, int]:
+    calls = state.judge_calls
+    return {"answers": state.answers, "calls": calls, "saved": state.answers - calls}
 
 
 def _over_batches(state: AuditState) -> tuple[np.ndarray, np.ndarray, float]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrisk.audit.protocols import Judge, Laws
+from tailrisk.audit.verdictcache import VerdictCache
 from tailrisk.errors import ModelError
 from tailrisk.records import Batch, BatchFailure, BatchResult, FloatArray, JudgedTexts, Prompt, Verdict
 
@@ -165,17 +166,32 @@ def join(draws: Draws, judged: JudgedTexts, *, seconds: float | None = None, wor
         verdicts=judged.verdicts,
         scores=judged.scores,
         judge_errors=judged.errors,
+        judge_calls=judged.calls,
         seconds=draws.seconds if seconds is None else seconds,
         worker=worker,
     )
 
 
+def judge_new(judge: Judge, prompt: Prompt, texts: Sequence[str], cache: VerdictCache | None) -> JudgedTexts:
+    """The same, where the judge reads only what is not in ``cache``."""
+    if cache is None:
+        return judge_texts(judge, prompt, texts)
+    asked = cache.look_up(prompt.text, texts)
+    return cache.settle(asked, judge_texts(judge, prompt, asked.texts) if asked.texts else None)
+
+
 def run_batch(
-    laws: Laws, judge: Judge, prompt: Prompt, batch: Batch, *, worker: str = ""
+    laws: Laws,
+    judge: Judge,
+    prompt: Prompt,
+    batch: Batch,
+    *,
+    worker: str = "",
+    cache: VerdictCache | None = None,
 ) -> BatchResult | BatchFailure:
     """Both steps in one process. A ``ModelError`` while drawing is a failure of this batch alone."""
     try:
         draws = draw_batch(laws, prompt, batch)
     except ModelError as error:
         return BatchFailure(batch=batch, reason=str(error))
-    return join(draws, judge_texts(judge, prompt, draws.texts), worker=worker)
+    return join(draws, judge_new(judge, prompt, draws.texts, cache), worker=worker)

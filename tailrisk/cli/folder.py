@@ -11,7 +11,7 @@ from tailrisk.errors import StoreError
 def summary_of(folder: Path) -> dict[str, Any]:
     """What estimates.json holds; computed from the log where the run has not written it yet.
 
-    ``audit`` of an unfinished run holds ``finished: False``, draws, tokens, rounds and corrected only.
+    ``audit`` of an unfinished run holds ``finished: False``, draws, tokens, rounds, corrected and judge only.
 
     Raises:
         StoreError: not a run folder, or a damaged one.
@@ -28,6 +28,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 def _from_log(folder: Path) -> dict[str, Any]:
     from tailrisk.audit.estimates import estimate_all
     from tailrisk.audit.recovery import rebuild_folder
+    from tailrisk.audit.totals import judge_totals
     from tailrisk.config import Config
     from tailrisk.records import Prompt
     from tailrisk.store import read_manifest
@@ -48,5 +49,6 @@ def _from_log(folder: Path) -> dict[str, Any]:
         "tokens": state.tokens,
         "rounds": state.round + 1,
         "corrected": state.laws.corrected,
+        "judge": judge_totals(state),
     }
     return {"audit": totals, "estimates": [estimate.to_json() for estimate in estimate_all(state)]}

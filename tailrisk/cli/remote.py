@@ -26,6 +26,7 @@ def check_remote(path: Path, overrides: Sequence[str]) -> Remote:
     Raises:
         ConfigError, InputError, JudgeError: what is wrong, where, and what to do.
     """
+    from tailrisk.cli.packing import on_cluster
     from tailrisk.configfile import check_budget, load_config
     from tailrisk.judges import preflight as check_judge
     from tailrisk.prompts import load_prompts
@@ -39,7 +40,7 @@ def check_remote(path: Path, overrides: Sequence[str]) -> Remote:
     if "prompts.path" not in absent:
         check_budget(config, len(load_prompts(config)))
     if "judge.function" not in absent:
-        check_judge(config)
+        check_judge(on_cluster(config))
     check_uri(config)
     _check_models(config, absent)
     return Remote(config, [f"{n.field} {n.text}" for n in named if n.elsewhere])

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tailrisk.audit.protocols import ClusterStatus, LawCard
+from tailrisk.audit.verdictcache import cache_of
 from tailrisk.audit.work import check_draws, join
 from tailrisk.cluster.actors import (
     Built,
@@ -77,10 +78,11 @@ class RayExecutor:
         self._count = itertools.count()
         nodes = NodeWatch()
 
-        def pool(name: str, actor: type, factory: Any, size: PoolConfig) -> Pool:
+        def pool(name: str, actor: type, factory: Any, size: PoolConfig, at_once: int = 1) -> Pool:
             patience = Patience(name, size, cluster)
             patience.require_room()
-            make = functools.partial(make_group, actor, size, (factory, by_id, max(1, int(size.num_cpus))))
+            args = (factory, by_id, max(1, int(size.num_cpus)))
+            make = functools.partial(make_group, actor, size, args, at_once)
             return Pool(
                 name,
                 size,
@@ -92,6 +94,7 @@ class RayExecutor:
                 nodes=nodes,
                 # A prompt with a failed batch has failed; an answer that ends the judge says nothing of others.
                 by_subject=name != "judges",
+                at_once=at_once,
             )
 
         factories = {
@@ -99,10 +102,12 @@ class RayExecutor:
             CHECKPOINTS: checkpoints_factory or functools.partial(checkpoints_of, config),
         }
         judge = judge_factory or functools.partial(judge_of, config)
+        self.cache = cache_of(config)
+        self._asked_of = {prompt.id: prompt.text for prompt in prompts} if self.cache else {}
         self._holders = {
             name: pool(name, ModelActor, factories[name], cluster.pools[name]) for name in self._parts.held
         }
-        self._judges = pool("judges", JudgeActor, judge, cluster.judges)
+        self._judges = pool("judges", JudgeActor, judge, cluster.judges, config.judge.at_once)
         self._pools = [*self._holders.values(), self._judges]
         self._sight = Sight(self._pools)
         self._most_judges = cluster.judges.max
@@ -130,7 +135,7 @@ class RayExecutor:
                         self._draw(some, on_way)
                     more = len(some) == self._drawing_pace.together
                 while drawn and self._judges_wait(len(judging)):
-                    self._judge(drawn, self._judging_pace.together, judging)
+                    yield from self._judge(drawn, self._judging_pace.together, judging)
                 if not (more or on_way or drawn or judging):
                     return
                 for outcome in self._step():
@@ -216,10 +221,23 @@ class RayExecutor:
         meanwhile goes together."""
         return calls < self._most_judges if self._judging_pace.together > 1 else self._judges.hungry
 
-    def _judge(self, drawn: deque[Course], together: int, judging: dict[Task, list[Course]]) -> None:
-        """Sends the first ``together`` of ``drawn`` to a judge worker, in one call."""
-        some = [drawn.popleft() for _ in range(min(together, len(drawn)))]
-        answers = [(course.batch.prompt_id, course.drawn.texts) for course in some]
+    def _judge(
+        self, drawn: deque[Course], together: int, judging: dict[Task, list[Course]]
+    ) -> Iterator[BatchResult]:
+        """Sends the first ``together`` of ``drawn`` to a judge worker, in one call. Those of which all verdicts are
+        known are finished."""
+        some: list[Course] = []
+        while drawn and len(some) < together:
+            course = drawn.popleft()
+            if self.cache is not None:
+                course.asked = self.cache.look_up(self._asked_of[course.batch.prompt_id], course.drawn.texts)
+                if not course.asked.texts:
+                    yield join(course.drawn, self.cache.settle(course.asked), worker=course.worker)
+                    continue
+            some.append(course)
+        if not some:
+            return
+        answers = [(course.batch.prompt_id, course.to_judge) for course in some]
         first = some[0].batch
         task = Task(first.key, "judge_all", (answers,), first.prompt_id, batches=len(some))
         judging[task] = some
@@ -237,14 +255,22 @@ class RayExecutor:
             if len(some) > 1:
                 alone = deque(some)
                 while alone:
-                    self._judge(alone, 1, judging)
+                    yield from self._judge(alone, 1, judging)
                 return
-            judged = [_undetermined(outcome.reason, len(some[0].drawn.texts))]
+            judged = [_undetermined(outcome.reason, len(some[0].to_judge))]
         for course, verdicts in zip(some, judged, strict=True):
+            if self.cache is not None and course.asked is not None:
+                verdicts = self.cache.settle(course.asked, verdicts)
             yield join(course.drawn, verdicts, worker=course.worker)
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""
+        if self.cache is None:
+            return self._judged_now(prompt_id, texts)
+        asked = self.cache.look_up(self._asked_of[prompt_id], texts)
+        return self.cache.settle(asked, self._judged_now(prompt_id, asked.texts) if asked.texts else None)
+
+    def _judged_now(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         key = f"{prompt_id}/rejudge/{next(self._count)}"
         task = Task(key, "judge", (prompt_id, list(texts)), prompt_id)
         self._judges.submit(task)

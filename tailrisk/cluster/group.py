@@ -116,8 +116,9 @@ class Group:
             ray.util.remove_placement_group(self._placement)
 
 
-def make_group(actor: type, pool: PoolConfig, args: tuple[Any, ...]) -> Group:
-    """Submits a worker of ``pool``: one actor of the class, or one for each rank, which then learns its own."""
+def make_group(actor: type, pool: PoolConfig, args: tuple[Any, ...], at_once: int = 1) -> Group:
+    """Submits a worker of ``pool``: one actor of the class, which runs ``at_once`` calls side by side, or one for each
+    rank, which then learns its own."""
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -127,7 +128,8 @@ def make_group(actor: type, pool: PoolConfig, args: tuple[Any, ...]) -> Group:
     once = {"max_restarts": 0, "max_task_retries": 0}
     remote: Any = ray.remote(actor)
     if pool.ranks == 1:
-        return Group([remote.options(**resources.options(pool), **once).remote(*args)])
+        beside = {} if at_once == 1 else {"max_concurrency": at_once}
+        return Group([remote.options(**resources.options(pool), **once, **beside).remote(*args)])
     bundles = [resources.demand(pool)] * pool.ranks
     where: dict[str, Any] = {}
     if pool.labels:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.verdictcache import Asked
 from tailrisk.audit.work import Draws, Held
 from tailrisk.config import Config
 from tailrisk.errors import ClusterError
@@ -89,6 +90,8 @@ class Course:
     batch: Batch
     draws: Draws | None = None
     worker: str = ""
+    asked: Asked | None = None
+    """What is known of its answers, where verdicts are kept."""
     waiting: set[Held] = field(default_factory=set)
     over: bool = False
     """It has its outcome; what is still on its way is of no use."""
@@ -97,6 +100,11 @@ class Course:
     def drawn(self) -> Draws:
         assert self.draws is not None
         return self.draws
+
+    @property
+    def to_judge(self) -> list[str]:
+        """The answers that the judge is to read."""
+        return self.drawn.texts if self.asked is None else self.asked.texts
 
     def scored(self, held: Held, log_q: FloatArray) -> None:
         """Takes in the columns of the laws that other workers have."""

@@ -18,7 +18,7 @@ from tailrisk.cluster.journal import Journal
 from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.replica import Call, Replica, Stage
-from tailrisk.cluster.sizing import IN_FLIGHT, Sizing
+from tailrisk.cluster.sizing import Sizing, in_flight
 from tailrisk.cluster.tasks import Blame, Outcome, Task, describe, lost, spoils_process
 from tailrisk.config import PoolConfig
 from tailrisk.errors import ClusterError, TailriskError
@@ -31,7 +31,7 @@ GIVEN_UP_IN_A_ROW = 5
 
 class Pool:
     """``make`` submits one worker; ``on_built`` gets what the ``build`` of each of its ranks returned; ``by_subject``
-    as in ``Blame``."""
+    as in ``Blame``; ``at_once``: calls that a worker runs side by side."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Pool:
         patience: Patience,
         nodes: NodeWatch,
         by_subject: bool = False,
+        at_once: int = 1,
     ) -> None:
         self.name = name
         self.journal = Journal(name)
@@ -56,7 +57,8 @@ class Pool:
         self._timeout_s = timeout_s
         self._patience = patience
         self._nodes = nodes
-        self._sizing = Sizing(config)
+        self._in_flight = in_flight(at_once)
+        self._sizing = Sizing(config, held=self._in_flight)
         self._blame = Blame(retries, by_subject=by_subject)
         self._waiting: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
@@ -72,7 +74,7 @@ class Pool:
     @property
     def hungry(self) -> bool:
         """More tasks would be of use: every possible worker's calls, and one beyond to ask for growth."""
-        return self.backlog + sum(len(r.calls) for r in self._replicas) <= IN_FLIGHT * self._config.max
+        return self.backlog + sum(len(r.calls) for r in self._replicas) <= self._in_flight * self._config.max
 
     @property
     def ready(self) -> bool:
@@ -326,7 +328,7 @@ class Pool:
             replica.submit(self._suspects.popleft())
         while self._waiting and open_:
             replica = min(open_, key=lambda r: len(r.calls))
-            if len(replica.calls) >= IN_FLIGHT:
+            if len(replica.calls) >= self._in_flight:
                 break
             replica.submit(self._waiting.popleft())
 

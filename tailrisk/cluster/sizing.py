@@ -14,10 +14,13 @@ from typing import Protocol, TypeVar
 
 from tailrisk.config import PoolConfig
 
-IN_FLIGHT = 2
-"""Calls a worker holds at once: the second hides the way back and forth of the first."""
 GROW_AFTER_S = 1.0
 CALL_OFF_AFTER_S = 15.0
+
+
+def in_flight(at_once: int = 1) -> int:
+    """Calls a worker holds that runs so many side by side: one beyond hides the way back and forth of the others."""
+    return at_once + 1
 
 
 class Worker(Protocol):
@@ -37,17 +40,21 @@ W = TypeVar("W", bound=Worker)
 
 
 class Sizing:
-    """The rule of one pool, and since when it has had too few or too many workers."""
+    """The rule of one pool, and since when it has had too few or too many workers. ``held``: calls that keep a worker
+    busy."""
 
-    def __init__(self, pool: PoolConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, pool: PoolConfig, clock: Callable[[], float] = time.monotonic, *, held: int | None = None
+    ) -> None:
         self._pool = pool
+        self._held = held or in_flight()
         self._clock = clock
         self._short_since: float | None = None
         self._excess_since: float | None = None
 
     def wanted(self, tasks: int) -> int:
         """Workers that ``tasks`` (waiting or in flight) can keep busy."""
-        return max(self._pool.min, min(self._pool.max, -(-tasks // IN_FLIGHT)))
+        return max(self._pool.min, min(self._pool.max, -(-tasks // self._held)))
 
     def short(self, tasks: int, have: int) -> int:
         """Workers to ask for now; those of ``min`` at once, others when they have been wanted for a moment."""

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.audit.protocols import Judge
-from tailrisk.config import Config
-from tailrisk.judges import python, refusal, regex
+from tailrisk.config import Config, EndpointJudge
+from tailrisk.judges import endpoint, python, refusal, regex
 
 KINDS: dict[str, Callable[[Any, Path], Judge]] = {
     "refusal": refusal.build,
     "regex": regex.build,
     "python": python.build,
+    "endpoint": endpoint.build,
 }
 
 
@@ -28,9 +29,13 @@ def build_judge(config: Config) -> Judge:
 
     Raises ConfigError where the pattern or the function cannot be used.
     """
-    return KINDS[config.judge.kind](config.judge, config.base)
+    return KINDS[config.judge.kind](config.judge.shared(config.cluster.judges.max), config.base)
 
 
 def preflight(config: Config) -> None:
-    """Builds the judge once and drops it, so that a broken one is found before any model is loaded."""
-    build_judge(config)
+    """Builds the judge once and drops it, so that a broken one is found before any model is loaded. Nothing is asked
+    of an endpoint, and its key is looked for here only where the workers have this process's environment."""
+    if isinstance(config.judge, EndpointJudge):
+        endpoint.check(config.judge, config.cluster)
+    else:
+        build_judge(config)

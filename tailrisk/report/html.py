@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrisk.errors import StoreError
 from tailrisk.records import Status
-from tailrisk.report import figures, tables
+from tailrisk.report import figures, tables, terminal
 from tailrisk.report.clean import digest, visible
 from tailrisk.report.heatmap import heat_map
 from tailrisk.report.replay import Hit, Replay, read
@@ -168,6 +168,12 @@ def event_in_words(judge: Mapping[str, Any]) -> str:
         case "python":
             function, least = visible(judge["function"]), judge["threshold"]
             return f"the function {function} gives the answer a score of at least {least}"
+        case "endpoint":
+            asked, model = visible(judge["rubric"].replace("_", "/")), visible(judge["model"])
+            trait = f" ({visible(judge['trait'])})" if judge.get("trait") else ""
+            least = judge["threshold"]
+            score = "the rubric's threshold" if least is None else f"{least:g}"
+            return f"the model {model}, asked by the rubric {asked}{trait}, gives a score of at least {score}"
         case kind:
             return f"the judge of kind {visible(str(kind))} calls the answer harm"
 
@@ -210,6 +216,9 @@ def facts(manifest: Manifest, totals: Mapping[str, Any], replayed: Replay) -> li
         ("time in workers", f"{replayed.seconds:,.0f} s"),
         ("draws the judge failed on", str(replayed.judge_errors)),
     ]
+    if calls := terminal.judge_line(totals):
+        name, _, value = calls.partition(": ")
+        listed.append((name, value))
     listed += [(key.replace("_", " "), visible(_plain(value))) for key, value in sorted(totals.items())]
     listed += [(f"version of {name}", visible(version)) for name, version in manifest.versions.items()]
     listed += [(f"hash of {name}", visible(value)) for name, value in manifest.hashes.items()]

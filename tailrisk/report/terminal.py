@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tailrisk.records import Status
 from tailrisk.report import tables
@@ -56,6 +56,15 @@ def table(listed: Sequence[Row], *, limit: int | None = None, width: int | None 
     if len(shown) < len(listed):
         out.caption = f"and {len(listed) - len(shown)} more"
     return out
+
+
+def judge_line(totals: Mapping[str, Any]) -> str:
+    """E.g. ``judge calls: 812 of 4,000 answers (80% were seen before)``; '' where none was."""
+    judge = totals.get("judge") or {}
+    if not judge.get("saved"):
+        return ""
+    seen = tables.percent(judge["saved"] / judge["answers"])
+    return f"judge calls: {judge['calls']:,} of {judge['answers']:,} answers ({seen} were seen before)"
 
 
 def totals_line(listed: Sequence[Row], draws: int, budget_draws: int | None = None) -> str:

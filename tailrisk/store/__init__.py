@@ -2,7 +2,7 @@
 
 from tailrisk.store.atomic import write_json_atomic
 from tailrisk.store.codec import Note, Record, Verdicts, decode, encode
-from tailrisk.store.export import export_draws, exported, final_results
+from tailrisk.store.export import export_draws, exported, final_results, judged_answers
 from tailrisk.store.hits import hit_rows, write_hits
 from tailrisk.store.log import read_log
 from tailrisk.store.manifest import Manifest, make_manifest, read_manifest
@@ -20,6 +20,7 @@ __all__ = [
     "exported",
     "final_results",
     "hit_rows",
+    "judged_answers",
     "make_manifest",
     "read_log",
     "read_manifest",

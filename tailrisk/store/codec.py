@@ -80,7 +80,7 @@ def decode(kind: str, payload: Mapping[str, Any]) -> Record:
             case "failure":
                 return BatchFailure(batch=_decode_batch(payload["batch"]), reason=payload["reason"])
             case "verdicts":
-                return Verdicts(key=payload["key"], judged=_decode_judged(payload))
+                return Verdicts(key=payload["key"], judged=decode_judged(payload))
             case "note":
                 return Note(text=payload["text"], data=payload["data"])
     except (KeyError, TypeError, ValueError) as error:
@@ -178,7 +178,7 @@ def _encode_result(r: BatchResult) -> Payload:
         "log_q": log_q,
         **({} if r.batch.components is None else {"columns": r.log_q.shape[1]}),
         "log_q_sample": sample,
-        **_encode_judged(r.batch.key, JudgedTexts(r.verdicts, r.scores, r.judge_errors)),
+        **_encode_judged(r.batch.key, JudgedTexts(r.verdicts, r.scores, r.judge_errors, r.judge_calls)),
         "seconds": float(r.seconds),
         "worker": r.worker,
         "crc": _crc([tokens, r.finished.tolist(), log_q, sample]),
@@ -218,7 +218,7 @@ def _scored(r: BatchResult) -> FloatArray:
 
 def _decode_result(p: Mapping[str, Any]) -> BatchResult:
     batch = _decode_batch(p["batch"])
-    judged = _decode_judged(p)
+    judged = decode_judged(p)
     log_q = _read_log_qs(p["log_q"]).reshape(batch.size, -1)
     if batch.components is not None:
         scored, log_q = log_q, np.full((batch.size, p["columns"]), np.nan)
@@ -235,6 +235,7 @@ def _decode_result(p: Mapping[str, Any]) -> BatchResult:
         judge_errors=judged.errors,
         seconds=float(p["seconds"]),
         worker=p["worker"],
+        judge_calls=judged.calls,
     )
 
 
@@ -250,14 +251,16 @@ def _encode_judged(key: str, judged: JudgedTexts) -> Payload:
         "verdicts": verdicts,
         "scores": [_score(s) for s in np.asarray(judged.scores, dtype=np.float64).tolist()],
         "errors": list(judged.errors),
+        # Only where some were judged before: what has no cache is logged as it always was.
+        **({} if judged.calls in (None, len(verdicts)) else {"calls": int(judged.calls)}),
     }
 
 
-def _decode_judged(p: Mapping[str, Any]) -> JudgedTexts:
+def decode_judged(p: Mapping[str, Any]) -> JudgedTexts:
     scores: FloatArray = np.asarray(
         [math.nan if s is None else float(s) for s in p["scores"]], dtype=np.float64
     )
-    return JudgedTexts(np.asarray(p["verdicts"], dtype=np.int8), scores, list(p["errors"]))
+    return JudgedTexts(np.asarray(p["verdicts"], dtype=np.int8), scores, list(p["errors"]), p.get("calls"))
 
 
 def _log_qs(log_q: FloatArray) -> list[list[float | None]]:

@@ -16,7 +16,7 @@ import numpy as np
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchResult, JudgedTexts, Verdict
 from tailrisk.store.atomic import replacing
-from tailrisk.store.codec import Verdicts, decode
+from tailrisk.store.codec import Verdicts, decode, decode_judged
 from tailrisk.store.log import read_log
 
 ROW_GROUP = 8192
@@ -38,6 +38,22 @@ def final_results(folder: Path) -> Iterator[BatchResult]:
                 result, verdicts=judged.verdicts, scores=judged.scores, judge_errors=judged.errors
             )
         yield result
+
+
+def judged_answers(folder: Path) -> Iterator[tuple[str, list[str], JudgedTexts]]:
+    """(prompt id, answers, verdicts) of every logged batch, in the order of the log, and of those that were judged
+    again once more with the later verdicts. Token ids and log-probabilities are not looked at."""
+    again: dict[str, JudgedTexts] = {}
+    for kind, payload in read_log(folder, {"verdicts"}):
+        record = decode(kind, payload)
+        assert isinstance(record, Verdicts)
+        again[record.key] = record.judged
+    for _, payload in read_log(folder, {"batch"}):
+        prompt_id, component, index = payload["batch"][:3]
+        texts = payload["texts"]
+        yield prompt_id, texts, decode_judged(payload)
+        if (judged := again.get(f"{prompt_id}/{component}/{index}")) is not None:
+            yield prompt_id, texts, judged
 
 
 def export_draws(folder: Path, path: Path, names: Sequence[str]) -> int:

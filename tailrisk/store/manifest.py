@@ -20,6 +20,7 @@ from tailrisk import __version__
 from tailrisk.config import Config
 from tailrisk.configfile import dump_resolved
 from tailrisk.errors import StoreError
+from tailrisk.judgeconfig import judge_identity
 from tailrisk.prompts import prompt_digest, prompts_digest
 from tailrisk.records import Prompt
 from tailrisk.store.atomic import write_json_atomic
@@ -65,7 +66,7 @@ def make_manifest(
     resolved = dump_resolved(config)
     hashes = dict(sorted((hashes or {}).items()))
     identity = {
-        **{section: resolved[section] for section in _IDENTITY},
+        **_identity(resolved),
         "run": {"seed": resolved["run"]["seed"]},
         "prompts": {"count": len(prompts), "digest": prompts_digest(prompts)},
         "hashes": hashes,
@@ -107,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_resume(folder: Path, stored: Manifest, new: Manifest) -> list[str]:
-    """Notes on package versions that changed; ``StoreError`` listing every field that may not differ."""
+    """Notes on what changed and may; ``StoreError`` listing every field that may not differ."""
     fields = [
         (name, before, now)
         for name, before, now in _differences(_with_defaults(stored), new.identity)
@@ -125,7 +126,11 @@ def check_resume(folder: Path, stored: Manifest, new: Manifest) -> list[str]:
             f"{folder}: this run was begun with other settings and cannot be resumed with these:\n{lines}\n"
             "Give the new audit another run.name, put the old values back, or delete the folder."
         )
-    return [f"{name} was {a} when the run began and is {b} now" for name, a, b in versions]
+    notes = [f"{name} was {a} when the run began and is {b} now" for name, a, b in versions]
+    before, now = (m.config.get("judge", {}).get("url") for m in (stored, new))
+    if before != now:
+        notes.append(f"judge.url was {before} when the run began and is {now} now: is it the same model?")
+    return notes
 
 
 def _with_defaults(stored: Manifest) -> dict[str, Any]:
@@ -134,7 +139,13 @@ def _with_defaults(stored: Manifest) -> dict[str, Any]:
         resolved = dump_resolved(Config.model_validate(stored.config))
     except ValueError:
         return stored.identity
-    return {**stored.identity, **{section: resolved[section] for section in _IDENTITY}}
+    return {**stored.identity, **_identity(resolved)}
+
+
+def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What may not change of the configuration; of the judge, what its verdicts depend on."""
+    sections = {section: resolved[section] for section in _IDENTITY}
+    return {**sections, "judge": judge_identity(resolved["judge"])}
 
 
 _MISSING = "(not there)"

@@ -22,14 +22,15 @@ MAX_KEY, MAX_PARAM, MAX_TAG = 250, 6000, 8000
 _CUT = "… (cut; whole in manifest.json)"
 
 
-def round_metrics(estimates: Sequence[Estimate], tokens: int) -> dict[str, float]:
-    """One round's figures over all prompts; ``tokens`` were generated so far."""
+def round_metrics(estimates: Sequence[Estimate], tokens: int, judge_calls: int) -> dict[str, float]:
+    """One round's figures over all prompts; ``tokens`` were generated and ``judge_calls`` made so far."""
     errors = [e.relative_error for e in estimates if e.relative_error is not None]
     errors = [e for e in errors if math.isfinite(e)]
     weight, risk = pooled_mean_weight(estimates), mean_risk(estimates)
     figures: dict[str, float] = {
         "draws": sum(e.draws for e in estimates),
         "tokens": tokens,
+        "judge_calls": judge_calls,
         "hits": sum(e.hits for e in estimates),
         "undetermined": sum(e.undetermined for e in estimates),
         "mean_weight": weight.value,

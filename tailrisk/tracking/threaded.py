@@ -82,7 +82,7 @@ class ThreadedTracker(NullTracker):
             self._trouble.tell(f"not everything was sent within {limit:g} s")
 
     def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:
-        self._put(_Round(state.round, round_metrics(estimates, state.tokens)))
+        self._put(_Round(state.round, round_metrics(estimates, state.tokens, state.judge_calls)))
 
     def finished(self, outcome: AuditOutcome) -> None:
         self._totals = finite({f"total/{key}": value for key, value in flat(outcome.totals).items()})

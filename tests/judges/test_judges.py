@@ -6,11 +6,13 @@ import pickle
 import subprocess
 import sys
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from check_judge import check_judge
+from judgeserver import TEMPLATE, JudgeServer, served
 
 from tailrisk import config as schema
 from tailrisk.config import Config
@@ -29,7 +31,15 @@ SPECS: dict[str, dict[str, object]] = {
     "refusal": {"kind": "refusal"},
     "regex": {"kind": "regex", "pattern": r"word|zero\W"},
     "python": {"kind": "python", "function": "own.py:judge", "threshold": 0.5},
+    "endpoint": {"kind": "endpoint", "model": "grader", "rubric": "yes_no", "template": TEMPLATE},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def endpoint() -> Iterator[None]:
+    with served(JudgeServer(grade=lambda content: "yes" if "word" in content else "no")) as server:
+        SPECS["endpoint"]["url"] = server.url
+        yield
 
 
 def make_config(base: Path, **judge: object) -> Config:

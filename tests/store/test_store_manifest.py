@@ -108,6 +108,25 @@ def test_cluster_tracking_and_place_may_change(tmp_path):
         assert store.notes == []
 
 
+def test_how_verdicts_are_got_may_change_and_what_they_depend_on_may_not(tmp_path):
+    judge = {"kind": "endpoint", "url": "http://one/v1", "model": "m", "key_env": "KEY"}
+    RunStore.open(tmp_path, kit.manifest(judge=judge)).close()
+    changed = judge | {
+        "url": "http://two/v1",
+        "key_env": None,
+        "retries": 9,
+        "cache": False,
+        "budget": {"calls": 3},
+    }
+    with RunStore.open(tmp_path, kit.manifest(judge=changed)) as store:
+        assert store.notes == [
+            "judge.url was http://one/v1 when the run began and is http://two/v1 now: is it the same model?"
+        ]
+    for key, value in {"model": "n", "threshold": 0.5, "seed": 1, "body": {"top_k": 1}}.items():
+        with pytest.raises(StoreError, match=rf"judge\.{key}"):
+            RunStore.open(tmp_path, kit.manifest(judge=judge | {key: value}))
+
+
 def test_package_versions_numeric_ones_refuse_others_are_noted(tmp_path):
     first = kit.manifest()
     RunStore.open(tmp_path, first).close()

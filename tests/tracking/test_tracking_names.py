@@ -21,7 +21,7 @@ def test_round_metrics():
         estimate("b", relative_error=0.5, status=Status.UNRELIABLE),
         estimate("c", relative_error=None, status=Status.BOUND_ONLY),
     ]
-    figures = round_metrics(rows, tokens=77)
+    figures = round_metrics(rows, tokens=77, judge_calls=20)
     assert figures["draws"] == 30 and figures["tokens"] == 77 and figures["hits"] == 9
     assert figures["relative_error_median"] == pytest.approx(0.3)
     assert figures["relative_error_max"] == 0.5
@@ -32,8 +32,8 @@ def test_round_metrics():
 
 def test_figures_that_are_not_finite_are_left_out():
     rows = [estimate(relative_error=math.inf)]
-    assert "relative_error_max" not in round_metrics(rows, 0)
-    assert round_metrics([], 0)["draws"] == 0
+    assert "relative_error_max" not in round_metrics(rows, 0, 0)
+    assert round_metrics([], 0, 0)["draws"] == 0
     assert finite({"a": math.nan, "b": -math.inf, "c": 1, "d": None, "e": True, "f": "x"}) == {"c": 1.0}
 
 

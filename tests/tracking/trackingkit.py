@@ -35,7 +35,7 @@ def make_folder(base: Path) -> Path:
 
 
 def state(round_: int) -> Any:
-    return SimpleNamespace(round=round_, tokens=100 * (round_ + 1))
+    return SimpleNamespace(round=round_, tokens=100 * (round_ + 1), judge_calls=20 * (round_ + 1))
 
 
 def outcome() -> Any:
