@@ -22,7 +22,7 @@ PLAIN |= {"judgeconfig", "runconfig", "nodelabels", "cachedir", "events"}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),
-    "judges": {"audit.protocols"},
+    "judges": {"models", "audit.protocols"},
     "models": {"audit.protocols"},
     "proposals": {"models", "audit.protocols"},
     "training": {"models", "proposals", "judges", "stats", "store.atomic", "audit.protocols"},

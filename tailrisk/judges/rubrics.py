@@ -13,7 +13,8 @@ Rubrics, by name:
   to 100, as the expected value over the tokens of the numbers (after Chen et al., arXiv:2507.21509, section 2; the
   texts are our own).
 
-A reply that cannot be read is a reason, never a score of 0. It is worth asking once more with ``firm=True``.
+A reply that cannot be read is a reason, never a score of 0; the reason quotes nothing of the reply, which may hold
+the answer. It is worth asking once more with ``firm=True``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LEAST_MASS = 0.25
 """Of the next token's probability, what numbers must hold at least: below it the model is saying something else."""
 _VERSION = "1"
 _NUMBER_TOKENS = 8
-_SHOWN = 60
+_SHOWN = 20
 
 # Marks that models put around a value; no minus sign and no digit, which would make it another value.
 _MARKS = r"[ \t:=*_\[\]<>()\"'`#|]*"
@@ -131,7 +132,7 @@ class NumberRubric(Rubric):
     def _parse(self, text: str) -> Reading:
         found = _NUMBER.fullmatch(text.strip().splitlines()[0])
         if found is None:
-            return _failed(f"the reply is no number from 0 to 100: {_short(text)}")
+            return _failed("the reply is no number from 0 to 100")
         value = float(found.group(1))
         return Reading(value) if value <= self.highest else _failed(f"the reply is {value:g}, above 100")
 
@@ -150,7 +151,7 @@ class NumberRubric(Rubric):
             likeliest = max(probabilities, key=probabilities.__getitem__, default="")
             return _failed(
                 f"numbers have {mass:.3g} of the next token's probability, below {LEAST_MASS:g}; "
-                f"the likeliest token is {_short(likeliest)}"
+                f"the likeliest token is {likeliest.strip()[:_SHOWN]!r}"
             )
         return Reading(min(max(total / mass, 0.0), self.highest))
 
@@ -219,8 +220,3 @@ def _spoken(reply: str) -> str | None:
 
 def _failed(reason: str) -> Reading:
     return Reading(math.nan, reason)
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
