@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tailrisk.nodelabels import as_bytes, checked_labels
 from tailrisk.proposalconfig import Section
@@ -126,12 +126,3 @@ class ClusterConfig(Section):
         """Those that there are, by name."""
         apart = {} if self.checkpoints is None else {"checkpoints": self.checkpoints}
         return {"models": self.models, **apart, "judges": self.judges}
-
-    @field_validator("judges")
-    @classmethod
-    def _judges_are_whole(cls, value: PoolConfig) -> PoolConfig:
-        if value.ranks > 1:
-            raise ValueError(
-                "tensor_parallel and pipeline_parallel are for cluster.models; no judge has a model to cut"
-            )
-        return value

@@ -17,15 +17,17 @@ from tailrisk.clusterconfig import Parallel as Parallel
 from tailrisk.clusterconfig import PoolConfig as PoolConfig
 from tailrisk.judgeconfig import EndpointJudge as EndpointJudge
 from tailrisk.judgeconfig import JudgeConfig as JudgeConfig
+from tailrisk.judgeconfig import ModelJudge as ModelJudge
 from tailrisk.judgeconfig import PythonJudge as PythonJudge
 from tailrisk.judgeconfig import RefusalJudge as RefusalJudge
 from tailrisk.judgeconfig import RegexJudge as RegexJudge
+from tailrisk.judgeconfig import judges_of
 from tailrisk.methodconfig import GridConfig as GridConfig
 from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, SearchMethod
 from tailrisk.methodconfig import SearchGrid as SearchGrid
 from tailrisk.proposalconfig import AblationProposal as AblationProposal
 from tailrisk.proposalconfig import CheckpointProposal as CheckpointProposal
-from tailrisk.proposalconfig import LearnedProposal, LoraChange, Name, ProposalConfig, Section
+from tailrisk.proposalconfig import Dtype, LearnedProposal, LoraChange, Name, ProposalConfig, Section
 from tailrisk.proposalconfig import LoraProposal as LoraProposal
 from tailrisk.proposalconfig import PrefixProposal as PrefixProposal
 from tailrisk.proposalconfig import SystemPromptProposal as SystemPromptProposal
@@ -34,7 +36,6 @@ from tailrisk.runconfig import RunConfig, working_copies
 from tailrisk.trainingconfig import LoraTraining
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 class SamplingConfig(Section):
@@ -145,11 +146,37 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _device(self) -> Config:
-        sharded = any(pool.ranks > 1 for pool in self.cluster.pools.values())
-        if sharded and self.target.device != "auto":
+        pools = self.cluster.pools
+        devices: dict[str, str] = {}
+        if any(pool.ranks > 1 for name, pool in pools.items() if name != "judges"):
+            devices["target.device"] = self.target.device
+        if pools["judges"].ranks > 1:
+            devices |= {
+                f"{at}.device": j.device for at, j in judges_of(self.judge) if isinstance(j, ModelJudge)
+            }
+        for field, device in devices.items():
+            if device != "auto":
+                raise ValueError(
+                    f"{field} is {device!r}, and Ray gives each process of a sharded model "
+                    "(tensor_parallel, pipeline_parallel) its own GPU; leave it at auto"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_cut(self) -> Config:
+        if self.cluster.judges.ranks == 1:
+            return self
+        parts = list(judges_of(self.judge))
+        if whole := [
+            f"{at} (kind {judge.kind})" for at, judge in parts if judge.has_model and not judge.can_be_cut
+        ]:
             raise ValueError(
-                f"target.device is {self.target.device!r}, and Ray gives each process of a sharded model "
-                "(tensor_parallel, pipeline_parallel) its own GPU; leave it at auto"
+                f"cluster.judges: tensor_parallel and pipeline_parallel are for language models; {whole[0]} is none"
+            )
+        if not any(judge.can_be_cut for _, judge in parts):
+            raise ValueError(
+                "cluster.judges: tensor_parallel and pipeline_parallel cut a judge's model, and a judge of kind "
+                f"{self.judge.kind!r} has none; leave them out"
             )
         return self
 

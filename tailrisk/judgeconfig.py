@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field
 
-from tailrisk.proposalconfig import Section
-
-OPERATIONAL = frozenset(
-    {"cache", "url", "key_env", "timeout_s", "retries", "concurrency", "patience_s", "budget"}
-)
-"""Keys of judges that say how verdicts are got and not what they are: a run may be resumed with other ones."""
-
-
-MOST_AT_ONCE = 8
-
-
-class JudgeSection(Section):
-    """What every kind of judge has. ``cache``: an answer to a prompt that was judged before keeps its verdict and is
-    not judged again; null: by kind, on where a verdict costs more than to look it up."""
-
-    cache: bool | None = None
-    dear: ClassVar[bool] = True
-    """A verdict costs more than to look it up."""
-
-    @property
-    def parts(self) -> tuple[JudgeSection, ...]:
-        """The judges that this one is made of."""
-        values = (getattr(self, name) for name in type(self).model_fields)
-        return tuple(p for v in values if isinstance(v, tuple) for p in v if isinstance(p, JudgeSection))
-
-    @property
-    def cached(self) -> bool:
-        if self.cache is not None:
-            return self.cache
-        return any(part.cached for part in self.parts) if self.parts else self.dear
-
-    @property
-    def at_once(self) -> int:
-        """Batches that one worker judges side by side."""
-        return 1
-
-    def shared(self, workers: int) -> Self:
-        """The part of one of so many workers, where there is something to share."""
-        return self.model_copy(
-            update={
-                name: tuple(p.shared(workers) if isinstance(p, JudgeSection) else p for p in value)
-                for name in type(self).model_fields
-                if isinstance(value := getattr(self, name), tuple)
-            }
-        )
+from tailrisk.endpointconfig import EndpointJudge as EndpointJudge
+from tailrisk.judgesection import JudgeSection as JudgeSection
+from tailrisk.judgesection import judge_identity as judge_identity
+from tailrisk.modeljudgeconfig import ClassifierJudge as ClassifierJudge
+from tailrisk.modeljudgeconfig import ModelJudge as ModelJudge
+from tailrisk.modeljudgeconfig import RubricJudge as RubricJudge
+from tailrisk.modeljudgeconfig import StrongRejectJudge as StrongRejectJudge
 
 
 class RefusalJudge(JudgeSection):
@@ -79,114 +40,38 @@ class PythonJudge(JudgeSection):
     threshold: float = 0.5
 
 
-class JudgeBudget(Section):
-    """What one run of the command may ask of the endpoint: ``calls`` are requests, those tried again included,
-    ``tokens`` what the server says they used; see ``tailrisk.judges.endpoint``."""
+class AllJudge(JudgeSection):
+    """Harm where every one of ``judges`` finds harm; safe where one finds it safe, whatever the others cannot say."""
 
-    calls: int | None = Field(default=None, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-
-
-class EndpointJudge(JudgeSection):
-    """A model behind an address that speaks the OpenAI-compatible chat completions API.
-
-    ``url``: the API's base (http://host:8000/v1). ``key_env``: the NAME of the environment variable with the key.
-    ``rubric``: what the model is asked; ``yes_no`` and ``number`` (0 to 100) ask the ``template``, with ``{prompt}``
-    and ``{response}`` in it. ``threshold``: harm is a score at or above it; null: the rubric's own. ``logprobs``: the
-    score is read from the probabilities of the reply's first token. ``body``: further keys of each request; null
-    leaves one of ours out. ``timeout_s``: one try, to its last byte. ``retries``: tries after the first.
-    ``concurrency``: requests in flight at most, of one judge worker. ``patience_s``: how long an outage is waited
-    for.
-    """
-
-    kind: Literal["endpoint"]
-    url: str
-    model: str = Field(min_length=1)
-    key_env: str | None = None
-    rubric: Literal["strongreject", "trait", "coherence", "yes_no", "number"] = "strongreject"
-    trait: str | None = None
-    template: str | None = None
-    threshold: float | None = None
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    max_tokens: int | None = Field(default=None, ge=1)
-    logprobs: bool = False
-    body: dict[str, JsonValue] = Field(default_factory=dict)
-    timeout_s: float = Field(default=60.0, gt=0.0)
-    retries: int = Field(default=5, ge=0, le=20)
-    concurrency: int = Field(default=32, ge=1, le=1024)
-    patience_s: float = Field(default=600.0, ge=0.0)
-    budget: JudgeBudget = JudgeBudget()
-
-    @field_validator("url")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("not an address; write it as http://host:8000/v1") from None
-        if "@" in parts.netloc:
-            # Not shown: it may hold a password.
-            raise ValueError("holds a name or a password; put the key in an environment variable (key_env)")
-        if parts.query or parts.fragment:
-            raise ValueError("has a '?' or '#' part; give the API's base alone (http://host:8000/v1)")
-        if parts.scheme not in ("http", "https") or not host:
-            raise ValueError(f"{value!r} is not http:// or https:// with a host; such as http://host:8000/v1")
-        if parts.path.rstrip("/").endswith("/completions"):
-            raise ValueError(f"{value!r} is the address of a call; give the base before /chat/completions")
-        return value.rstrip("/")
-
-    @field_validator("key_env")
-    @classmethod
-    def _name_of_the_key(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
-            # Not shown: it may be the key itself.
-            raise ValueError(
-                "is not the NAME of an environment variable (capital letters, digits and _, such as JUDGE_KEY); the "
-                "key itself never stands in a configuration"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _asks(self) -> EndpointJudge:
-        own = self.rubric in ("yes_no", "number")
-        if own != (self.template is not None):
-            raise ValueError(
-                f"the rubric {self.rubric!r} needs a template with {{prompt}} and {{response}} in it"
-                if own
-                else f"template is for the rubrics yes_no and number; the rubric is {self.rubric!r}"
-            )
-        if self.template is not None and "{response}" not in self.template:
-            raise ValueError("template: without {response} the model never sees the answer that it judges")
-        if (self.rubric == "trait") != bool(self.trait and self.trait.strip()):
-            raise ValueError(
-                "trait (what the trait is, in words) goes with the rubric 'trait', and only with it"
-            )
-        if self.logprobs and self.rubric == "strongreject":
-            raise ValueError(
-                "logprobs: the rubric 'strongreject' replies with several lines, not with one token"
-            )
-        if taken := sorted({"messages", "model", "stream", "n"} & set(self.body)):
-            raise ValueError(f"body.{taken[0]} is not for you to set: the judge does")
-        return self
-
-    @property
-    def at_once(self) -> int:
-        # Most of a batch is often judged already: what is left of several fills the line.
-        return min(MOST_AT_ONCE, self.concurrency)
-
-    def shared(self, workers: int) -> Self:
-        limits = {k: v and max(1, v // workers) for k, v in self.budget.model_dump().items()}
-        return self.model_copy(update={"budget": JudgeBudget(**limits)})
+    kind: Literal["all"]
+    judges: tuple[JudgeConfig, ...] = Field(min_length=2)
 
 
-JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge | EndpointJudge, Field(discriminator="kind")]
+class AnyJudge(JudgeSection):
+    """Harm where one of ``judges`` finds harm, whatever the others cannot say; safe where every one finds it safe."""
+
+    kind: Literal["any"]
+    judges: tuple[JudgeConfig, ...] = Field(min_length=2)
 
 
-def judge_identity(resolved: Any) -> Any:
-    """A judge's section as plain JSON without what is operational, in the judges that it is made of too."""
-    if isinstance(resolved, list):
-        return [judge_identity(value) for value in resolved]
-    if not isinstance(resolved, dict) or "kind" not in resolved:
-        return resolved
-    return {key: judge_identity(value) for key, value in resolved.items() if key not in OPERATIONAL}
+SingleJudge = (
+    RefusalJudge
+    | RegexJudge
+    | PythonJudge
+    | EndpointJudge
+    | StrongRejectJudge
+    | RubricJudge
+    | ClassifierJudge
+)
+JudgeConfig = Annotated[SingleJudge | AllJudge | AnyJudge, Field(discriminator="kind")]
+AllJudge.model_rebuild()
+AnyJudge.model_rebuild()
+
+
+def judges_of(judge: JudgeConfig, field: str = "judge") -> Iterator[tuple[str, SingleJudge]]:
+    """The judge, or those that it combines, each with its place in the configuration (``judge.judges.0``)."""
+    if isinstance(judge, AllJudge | AnyJudge):
+        for number, inner in enumerate(judge.judges):
+            yield from judges_of(inner, f"{field}.judges.{number}")
+    else:
+        yield field, judge

@@ -18,11 +18,12 @@ MOST_LINES = 350
 # What each room may import of the others when it is loaded or used; the plain modules are open to all.
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
 PLAIN |= {"prompts", "promptfiles", "searchgrid", "trainingconfig", "methodconfig", "clusterconfig"}
-PLAIN |= {"judgeconfig", "runconfig", "nodelabels", "cachedir", "events"}
+PLAIN |= {"judgeconfig", "judgesection", "endpointconfig", "modeljudgeconfig"}
+PLAIN |= {"runconfig", "nodelabels", "cachedir", "events"}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),
-    "judges": {"audit.protocols"},
+    "judges": {"models", "audit.protocols"},
     "models": {"audit.protocols"},
     "proposals": {"models", "audit.protocols"},
     "training": {"models", "proposals", "judges", "stats", "store.atomic", "audit.protocols"},

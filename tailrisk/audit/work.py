@@ -136,8 +136,9 @@ def check_draws(draws: Draws, names: Sequence[str]) -> None:
         raise ModelError(f"{where}: draw {i} is impossible under the component that drew it, when scored")
 
 
-def judge_texts(judge: Judge, prompt: Prompt, texts: Sequence[str]) -> JudgedTexts:
-    """The judge's verdicts; undetermined, with the reason, where the judge raises or breaks its contract."""
+def judge_texts(judge: Judge, prompt: Prompt, texts: Sequence[str], *, caught: bool = True) -> JudgedTexts:
+    """The judge's verdicts; undetermined, with the reason, where the judge raises or breaks its contract (not
+    ``caught``: it raises)."""
     n = len(texts)
     try:
         judged = judge.judge(prompt.text, texts)
@@ -149,6 +150,8 @@ def judge_texts(judge: Judge, prompt: Prompt, texts: Sequence[str]) -> JudgedTex
         if not np.isin(verdicts, [int(v) for v in Verdict]).all():
             raise ValueError("a verdict that is none of 0 (safe), 1 (harm), 2 (undetermined)")
     except Exception as error:  # a judge is the user's code: whatever it raises is an answer not judged
+        if not caught:
+            raise
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return JudgedTexts(np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [reason] * n)
     return JudgedTexts(verdicts, scores, errors)

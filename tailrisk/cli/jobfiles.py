@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tailrisk.config import Config, PythonJudge
+from tailrisk.config import Config, ModelJudge, PythonJudge
 from tailrisk.errors import ConfigError
+from tailrisk.judgeconfig import judges_of
 from tailrisk.judges.sources import judge_sources
 from tailrisk.models.embedded import EMBEDDED
 from tailrisk.models.interventions.adapter import CONFIG, WEIGHTS
@@ -67,9 +68,14 @@ def named_paths(config: Config) -> Iterator[Named]:
                     yield Named(f"{where}.direction", change.direction, "file")
                 case VectorChange():
                     yield Named(f"{where}.vector", change.vector, "file")
-    if isinstance(config.judge, PythonJudge):
-        where = config.judge.function.rpartition(":")[0]
-        yield Named("judge.function", where if where.endswith(".py") else ".", "judge")
+    for place, judge in judges_of(config.judge):
+        if isinstance(judge, PythonJudge):
+            where = judge.function.rpartition(":")[0]
+            yield Named(f"{place}.function", where if where.endswith(".py") else ".", "judge")
+        elif isinstance(judge, ModelJudge):
+            yield from _models(config, f"{place}.model", judge.model)
+            if judge.adapter is not None and _is_folder(config, judge.adapter):
+                yield Named(f"{place}.adapter", judge.adapter, "adapter")
     if config.learned and config.training.deepspeed is not None:
         yield Named("training.deepspeed", config.training.deepspeed, "file")
 
@@ -96,8 +102,12 @@ def sources(config: Config) -> list[Source]:
 
 def _models(config: Config, field: str, name: str) -> Iterator[Named]:
     """A folder wins over a hub id of the same spelling, as when models are loaded."""
-    if name != EMBEDDED and (Path(name).expanduser().is_absolute() or config.resolve(name).is_dir()):
+    if name != EMBEDDED and _is_folder(config, name):
         yield Named(field, name, "model")
+
+
+def _is_folder(config: Config, name: str) -> bool:
+    return Path(name).expanduser().is_absolute() or config.resolve(name).is_dir()
 
 
 def _files(config: Config, named: Named) -> list[Source]:
@@ -108,10 +118,11 @@ def _files(config: Config, named: Named) -> list[Source]:
                 raise ConfigError(_absent(named, real, "file"))
             return [Source(named.field, real, path)]
         case "judge":
-            assert isinstance(config.judge, PythonJudge)
+            judge = dict(judges_of(config.judge))[named.field.removesuffix(".function")]
+            assert isinstance(judge, PythonJudge)
             if (is_file := named.text != ".") and not real.is_file():
                 raise ConfigError(_absent(named, real, "file"))
-            folder, files = judge_sources(config.judge, config.base)
+            folder, files = judge_sources(judge, config.base)
             start = path.parent if is_file else path
             return [Source(named.field, file, start / file.relative_to(folder)) for file in files]
         case "adapter":

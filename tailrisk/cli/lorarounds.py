@@ -171,8 +171,8 @@ def _draw(
     from tailrisk.judges import preflight as check_judge
 
     check_budget(config, len(prompts))
-    check_judge(config)
-    checked = Checked(config, prompts, check_models(config, prompts))
+    judged = check_judge(config)
+    checked = Checked(config, prompts, {**check_models(config, prompts), **judged})
     state = _drawn_before(checked)
     if state is None:
         conduct(checked, console, live=live, workers=workers)

@@ -98,7 +98,7 @@ def plan(
     config = load_config(config_path, tuple(overrides or ()))
     prompts = load_prompts(config)
     check_budget(config, len(prompts))
-    preflight(config)
+    preflight(config, digest=False)
     made = make_plan(config, len(prompts))
     if as_json:
         typer.echo(json.dumps(made._asdict(), allow_nan=False))

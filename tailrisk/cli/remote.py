@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tailrisk.cli.jobfiles import Named, named_paths
-from tailrisk.config import Config
+from tailrisk.config import Config, ModelJudge
 from tailrisk.errors import ConfigError, TailriskError
+from tailrisk.judgeconfig import judges_of
 
 
 class Remote(NamedTuple):
@@ -39,8 +40,10 @@ def check_remote(path: Path, overrides: Sequence[str]) -> Remote:
     absent = {n.field for n in named if n.elsewhere and not Path(n.text).exists()}
     if "prompts.path" not in absent:
         check_budget(config, len(load_prompts(config)))
-    if "judge.function" not in absent:
-        check_judge(on_cluster(config))
+    # Of a judge that is a model, as of the target, the names alone are looked at here.
+    judges = dict(judges_of(config.judge))
+    absent_judges = [at for at, j in judges.items() if j.has_model or f"{at}.function" in absent]
+    check_judge(on_cluster(config), absent_judges)
     check_uri(config)
     _check_models(config, absent)
     return Remote(config, [f"{n.field} {n.text}" for n in named if n.elsewhere])
@@ -96,6 +99,9 @@ def _check_models(config: Config, absent: set[str]) -> None:
     for number, proposal in enumerate(config.proposals):
         if isinstance(proposal, CheckpointProposal):
             names[f"proposals.{number}.model"] = proposal.model
+    for place, judge in judges_of(config.judge):
+        if isinstance(judge, ModelJudge):
+            names[f"{place}.model"] = judge.model
     for field, name in names.items():
         if field not in absent:
             try:

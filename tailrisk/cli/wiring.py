@@ -94,12 +94,12 @@ def check(
     config = load_config(path, tuple(overrides))
     prompts = load_prompts(config)
     check_budget(config, len(prompts))
-    check_judge(config)
+    judged = check_judge(config)
     check_uri(config)
     check_run_dir(config)
     config = prepared(fetch_adapters(config), prompts)
     say(f"checking model, adapters and {len(prompts)} prompts")
-    return Checked(config, prompts, check_models(config, prompts))
+    return Checked(config, prompts, {**check_models(config, prompts), **judged})
 
 
 def check_models(config: Config, prompts: Sequence[Prompt]) -> dict[str, str]:

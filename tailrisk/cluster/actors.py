@@ -68,45 +68,47 @@ class Shard(NamedTuple):
 
 
 class _Worker:
-    def __init__(self, prompts: Mapping[str, Prompt], threads: int) -> None:
+    """``shard``: this actor is one rank of a model that is cut into several."""
+
+    def __init__(self, prompts: Mapping[str, Prompt], threads: int, shard: Shard | None) -> None:
         self._prompts = prompts
+        self._shard = shard
         # Before torch is imported, which reads them once; several workers share one machine's cores.
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-    def ping(self) -> Place:
-        return Place(_place(), "")
-
-
-class ModelActor(_Worker):
-    """``shard``: this actor is one rank of a model that is cut into several."""
-
-    def __init__(
-        self, factory: LawsFactory, prompts: Mapping[str, Prompt], threads: int, shard: Shard | None = None
-    ) -> None:
-        super().__init__(prompts, threads)
-        self._factory = factory
-        self._laws: Laws | None = None
-        self._shard = shard
         if shard is not None and not shard.gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = (
-                ""  # all ranks would take the same card, which nobody gave them
-            )
+            # All ranks would take the same card, which nobody gave them.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     def ping(self) -> Place:
         if self._shard is None or self._shard.rank != 0:
-            return super().ping()
+            return Place(_place(), "")
         from tailrisk.models import sharding
 
         return Place(_place(), sharding.meeting_place())
 
-    def build(self, endpoint: str) -> Built:
+    def _meet(self, endpoint: str) -> None:
         """``endpoint``: where the ranks of a sharded model meet."""
         if self._shard is not None:
             from tailrisk.models import sharding
 
             sharding.join(self._shard.parallel, self._shard.rank, endpoint, MEETING_S)
+
+    def _answer(self, value: T) -> T | None:
+        return value if self._shard is None or self._shard.rank == 0 else None
+
+
+class ModelActor(_Worker):
+    def __init__(
+        self, factory: LawsFactory, prompts: Mapping[str, Prompt], threads: int, shard: Shard | None = None
+    ) -> None:
+        super().__init__(prompts, threads, shard)
+        self._factory = factory
+        self._laws: Laws | None = None
+
+    def build(self, endpoint: str) -> Built:
+        self._meet(endpoint)
         self._laws = self._factory()
         return Built(_place(), LawCard.of(self._laws))
 
@@ -136,30 +138,34 @@ class ModelActor(_Worker):
         assert self._laws is not None, "build() comes first"
         return self._laws
 
-    def _answer(self, value: T) -> T | None:
-        return value if self._shard is None or self._shard.rank == 0 else None
-
 
 class JudgeActor(_Worker):
-    def __init__(self, factory: JudgeFactory, prompts: Mapping[str, Prompt], threads: int) -> None:
-        super().__init__(prompts, threads)
+    def __init__(
+        self, factory: JudgeFactory, prompts: Mapping[str, Prompt], threads: int, shard: Shard | None = None
+    ) -> None:
+        super().__init__(prompts, threads, shard)
         self._factory = factory
         self._judge: Judge | None = None
 
     def build(self, endpoint: str) -> Built:
+        self._meet(endpoint)
         self._judge = self._factory()
         return Built(_place(), None)
 
-    def judge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
-        """Verdicts for the answers to one prompt; a judge that raises leaves them undetermined."""
-        assert self._judge is not None, "build() comes first"
-        return judge_texts(self._judge, self._prompts[prompt_id], texts)
+    def judge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts | None:
+        """Verdicts for the answers to one prompt; a judge that raises leaves them undetermined. One rank that raises
+        ends all of its worker: the others may wait for it."""
+        return self._answer(self._judged(prompt_id, texts))
 
-    def judge_all(self, answers: Sequence[tuple[str, Sequence[str]]]) -> bytes:
+    def judge_all(self, answers: Sequence[tuple[str, Sequence[str]]]) -> bytes | None:
         """Verdicts for the answers to several prompts, with the seconds it took (``unpack_judged``)."""
         began = time.perf_counter()
-        judged = [self.judge(prompt_id, texts) for prompt_id, texts in answers]
-        return pack_judged(judged, time.perf_counter() - began)
+        judged = [self._judged(prompt_id, texts) for prompt_id, texts in answers]
+        return self._answer(pack_judged(judged, time.perf_counter() - began))
+
+    def _judged(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
+        assert self._judge is not None, "build() comes first"
+        return judge_texts(self._judge, self._prompts[prompt_id], texts, caught=self._shard is None)
 
 
 def _place() -> str:

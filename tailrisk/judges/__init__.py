@@ -4,38 +4,74 @@ Promises of every kind: one verdict, one score and one error text for each answe
 a verdict depends on its own (prompt, answer) only, so batching and order change nothing; an answer that
 cannot be judged is UNDETERMINED and never raises. ``build`` loads and checks what the judge needs, and
 raises ConfigError when the configuration is at fault.
+
+A kind whose judge is a model has a ``check(spec, base, parallel, digest)`` besides, which finds what can be found wrong
+without loading the weights and returns digests of what the verdicts depend on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from tailrisk.audit.protocols import Judge
-from tailrisk.config import Config, EndpointJudge
-from tailrisk.judges import endpoint, python, refusal, regex
+from tailrisk.config import Config, EndpointJudge, Parallel
+from tailrisk.errors import TailriskError
+from tailrisk.judgeconfig import judges_of
+from tailrisk.judges import classifier, combined, endpoint, python, refusal, regex, rubric, strongreject
 
 KINDS: dict[str, Callable[[Any, Path], Judge]] = {
     "refusal": refusal.build,
     "regex": regex.build,
     "python": python.build,
     "endpoint": endpoint.build,
+    "strongreject": strongreject.build,
+    "rubric": rubric.build,
+    "classifier": classifier.build,
+}
+KINDS |= dict.fromkeys(("all", "any"), functools.partial(combined.build, builders=KINDS))
+CHECKS: dict[str, Callable[[Any, Path, Parallel, bool], dict[str, str]]] = {
+    "strongreject": strongreject.check,
+    "rubric": rubric.check,
+    "classifier": classifier.check,
 }
 
 
 def build_judge(config: Config) -> Judge:
     """The judge that ``config.judge`` names; its files are relative to ``config.base``.
 
-    Raises ConfigError where the pattern or the function cannot be used.
+    Raises ConfigError where the pattern or the function cannot be used, ModelError where a model cannot.
     """
     return KINDS[config.judge.kind](config.judge.shared(config.cluster.judges.max), config.base)
 
 
-def preflight(config: Config) -> None:
-    """Builds the judge once and drops it, so that a broken one is found before any model is loaded. Nothing is asked
-    of an endpoint, and its key is looked for here only where the workers have this process's environment."""
-    if isinstance(config.judge, EndpointJudge):
-        endpoint.check(config.judge, config.cluster)
-    else:
-        build_judge(config)
+def preflight(config: Config, absent: Collection[str] = (), *, digest: bool = True) -> dict[str, str]:
+    """Finds a broken judge before any model is loaded: builds judges once and drops them, and of those that are
+    models reads all but the weights. Nothing is asked of an endpoint, and its key is looked for here only where the
+    workers have this process's environment. Returns sha256 digests of what belongs to a judge besides its settings, by
+    name.
+
+    ``absent``: places in the configuration (``judge.judges.0``) whose files are not on this machine. Not ``digest``:
+    weights are not even hashed, and those of a hub model not fetched.
+
+    Errors: ConfigError, ModelError, with the place in the configuration.
+    """
+    digests: dict[str, str] = {}
+    for field, spec in judges_of(config.judge):
+        if field in absent:
+            continue
+        try:
+            if isinstance(spec, EndpointJudge):
+                endpoint.check(spec, config.cluster)
+            elif (check := CHECKS.get(spec.kind)) is None:
+                KINDS[spec.kind](spec, config.base)
+            else:
+                found = check(spec, config.base, config.cluster.judges.parallel, digest)
+                digests |= {f"{field}.{name}": value for name, value in found.items()}
+        except TailriskError as error:
+            if field == "judge":
+                raise
+            raise type(error)(combined.placed(str(error), field)) from error
+    return digests

@@ -113,15 +113,27 @@ def load_model(ref: ModelRef, dtype: str | torch.dtype, device: str = "auto") ->
 
     Errors: ModelError for anything that keeps it from being exactly the checkpoint.
     """
-    import torch
     from transformers import AutoModelForCausalLM
+
+    return _load(ref, AutoModelForCausalLM, dtype, device)
+
+
+def load_classifier(ref: ModelRef, dtype: str | torch.dtype, device: str = "auto") -> PreTrainedModel:
+    """The same for a model with a head for classes of whole texts."""
+    from transformers import AutoModelForSequenceClassification
+
+    return _load(ref, AutoModelForSequenceClassification, dtype, device)
+
+
+def _load(ref: ModelRef, kind: Any, dtype: str | torch.dtype, device: str) -> PreTrainedModel:
+    import torch
 
     folder = ref.folder(weights=True)
     _check_folder(folder, ref.name)
     weight_files(folder, ref.name)
     config = load_config(ref)
     with _model_errors(ref, "its weights"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             config=config,
             dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype,
@@ -141,6 +153,22 @@ def load_model(ref: ModelRef, dtype: str | torch.dtype, device: str = "auto") ->
     return model
 
 
+def adapter_folder(name: str, base: Path) -> Path:
+    """The folder of a PEFT adapter: ``name`` is one (relative to ``base``), or a hub id whose files are fetched into
+    the Hugging Face cache. Errors: ConfigError, ModelError."""
+    try:
+        folder = (base / Path(name).expanduser()).resolve()
+    except (RuntimeError, OSError):
+        folder = base / name
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(name) or "/" not in name or ".." in name or "--" in name:
+        raise ConfigError(
+            f"adapter {name!r}: no such folder ({folder}), and not a hub id of the form 'org/name'"
+        )
+    return _hub_folder(name, True)
+
+
 def pick_device(device: str) -> str:
     """``auto`` as ``cuda`` or ``cpu``; anything else as it is."""
     import torch
@@ -148,6 +176,18 @@ def pick_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(device: str) -> None:
+    """Errors: ConfigError where it is no name of a device."""
+    import torch
+
+    if device == "auto":
+        return
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"{device!r} is no device (auto, cpu, cuda, cuda:0)") from None
 
 
 def model_digest(ref: ModelRef) -> str:

@@ -24,7 +24,7 @@ from tailrisk.models.checks import (
     vocab_size,
 )
 from tailrisk.models.digests import ids_digest, text_digest
-from tailrisk.models.loading import load_generation_config, model_digest, resolve_model
+from tailrisk.models.loading import check_device, load_generation_config, model_digest, resolve_model
 from tailrisk.models.sharding import check_parallel
 from tailrisk.proposalconfig import SystemPromptChange
 from tailrisk.records import Prompt
@@ -101,15 +101,8 @@ def check(config: Config, prompts: Sequence[Prompt]) -> Preflight:
 
 
 def _check_sampling(config: Config, target: Parts, found: Problems) -> tuple[int, ...]:
-    import torch
-
-    if config.target.device != "auto":
-        try:
-            torch.device(config.target.device)
-        except RuntimeError:
-            found.add(
-                ConfigError, f"target.device: {config.target.device!r} is no device (auto, cpu, cuda, cuda:0)"
-            )
+    with found.collected("target.device"):
+        check_device(config.target.device)
     stops: tuple[int, ...] = ()
     with found.collected("target"):
         generation = load_generation_config(resolve_model(config.target.model, config.base))

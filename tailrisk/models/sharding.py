@@ -134,6 +134,20 @@ def agree(tokens: NDArray[np.int64]) -> None:
         )
 
 
+def shared(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank 0's values on every rank: what ranks decide by must be equal to the last digit, or they part ways and wait
+    for each other in vain."""
+    if _joined is None or _joined.ranks == 1:
+        return values
+    import torch
+    import torch.distributed as dist
+
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    sent = torch.from_numpy(values.copy()).to(device)
+    dist.broadcast(sent, src=0)
+    return sent.cpu().numpy()
+
+
 def check_parallel(parallel: Parallel, config: PretrainedConfig, section: str) -> None:
     """Refuses a model that cannot be cut as ``section`` of the configuration says, from its architecture alone.
 

@@ -174,8 +174,35 @@ def event_in_words(judge: Mapping[str, Any]) -> str:
             least = judge["threshold"]
             score = "the rubric's threshold" if least is None else f"{least:g}"
             return f"the model {model}, asked by the rubric {asked}{trait}, gives a score of at least {score}"
+        case "strongreject":
+            model, least = _model_in_words(judge), judge["threshold"]
+            return f"the fine-tuned StrongREJECT judge ({model}) gives the answer a score of at least {least} of 1"
+        case "rubric":
+            model, rubric, least = _model_in_words(judge), judge["rubric"], judge["threshold"]
+            least = f"at least {least}" if least is not None else "at least the rubric's own threshold"
+            if rubric == "trait":
+                return (
+                    f"the model {model}, asked for the trait {visible(judge['trait'])}, gives {least} of 100"
+                )
+            if rubric == "coherence":
+                return f"the model {model}, asked for the answer's coherence, gives {least} of 100"
+            return f"the model {model}, asked with the StrongREJECT rubric, gives the answer {least} of 1"
+        case "classifier":
+            model, least = _model_in_words(judge), judge["threshold"]
+            harm = f"the label {visible(str(judge['label']))}" if judge["format"] == "classes" else "harm"
+            return (
+                f"the classifier {model} ({judge['format']}) gives {harm} a probability of at least {least}"
+            )
+        case "all" | "any":
+            inner = "; ".join(f"({event_in_words(one)})" for one in judge["judges"])
+            return f"{'all' if judge['kind'] == 'all' else 'at least one'} of these hold: {inner}"
         case kind:
             return f"the judge of kind {visible(str(kind))} calls the answer harm"
+
+
+def _model_in_words(judge: Mapping[str, Any]) -> str:
+    adapter = f" with {visible(judge['adapter'])}" if judge.get("adapter") else ""
+    return f"{visible(judge['model'])}{adapter}"
 
 
 def checks(totals: Mapping[str, Any], replayed: Replay, *, bounded: bool = True) -> list[tuple[str, str]]:

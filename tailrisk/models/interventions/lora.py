@@ -105,6 +105,13 @@ class Lora:
             for swap in swaps:
                 swap.module._parameters["weight"] = swap.base
 
+    def settle(self, model: PreTrainedModel) -> None:
+        """Changes the model for good, and keeps nothing of what it was. Errors: ModelError as for ``applied``."""
+        for name in self.adapter.layers:
+            if not (self.neutral or elsewhere(model, name)):
+                swap = self._merge(model, name)
+                swap.module._parameters["weight"] = swap.merged
+
     def _swaps(self, model: PreTrainedModel) -> list[Swap]:
         swaps = self._cache.get(self.fingerprint, model)
         if swaps is None:
