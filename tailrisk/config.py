@@ -16,6 +16,7 @@ from tailrisk.clusterconfig import ClusterConfig as ClusterConfig
 from tailrisk.clusterconfig import Parallel as Parallel
 from tailrisk.clusterconfig import PoolConfig as PoolConfig
 from tailrisk.judgeconfig import JudgeConfig as JudgeConfig
+from tailrisk.judgeconfig import LinearJudge as LinearJudge
 from tailrisk.judgeconfig import PythonJudge as PythonJudge
 from tailrisk.judgeconfig import RefusalJudge as RefusalJudge
 from tailrisk.judgeconfig import RegexJudge as RegexJudge

@@ -33,4 +33,12 @@ class PythonJudge(JudgeSection):
     threshold: float = 0.5
 
 
-JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge, Field(discriminator="kind")]
+class LinearJudge(JudgeSection):
+    """``weights``: a trained judge's file; harm where the probability is >= ``threshold`` (null: the file's own)."""
+
+    kind: Literal["linear"]
+    weights: str
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+
+
+JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge | LinearJudge, Field(discriminator="kind")]

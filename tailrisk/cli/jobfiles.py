@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tailrisk.config import Config, PythonJudge
+from tailrisk.config import Config, LinearJudge, PythonJudge
 from tailrisk.errors import ConfigError
 from tailrisk.judges.sources import judge_sources
 from tailrisk.models.embedded import EMBEDDED
@@ -70,6 +70,8 @@ def named_paths(config: Config) -> Iterator[Named]:
     if isinstance(config.judge, PythonJudge):
         where = config.judge.function.rpartition(":")[0]
         yield Named("judge.function", where if where.endswith(".py") else ".", "judge")
+    if isinstance(config.judge, LinearJudge):
+        yield Named("judge.weights", config.judge.weights, "file")
     if config.learned and config.training.deepspeed is not None:
         yield Named("training.deepspeed", config.training.deepspeed, "file")
 

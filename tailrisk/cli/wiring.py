@@ -105,6 +105,7 @@ def check(
 def check_models(config: Config, prompts: Sequence[Prompt]) -> dict[str, str]:
     """Refuses models, adapters and prompts that do not fit each other; returns content digests for the run's
     identity: what the configuration's names and paths led to."""
+    from tailrisk.judges import judge_hashes
     from tailrisk.models.preflight import check
 
     found = check(config, prompts)
@@ -113,6 +114,7 @@ def check_models(config: Config, prompts: Sequence[Prompt]) -> dict[str, str]:
         **{f"model.{name}": value for name, value in found.models.items()},
         **{f"adapter.{name}": value for name, value in found.adapters.items()},
         **{f"direction.{name}": value for name, value in found.directions.items()},
+        **judge_hashes(config),
         "chat_template": found.template,
         "rendered_prompts": rendered.hexdigest(),
         "stop_ids": ",".join(map(str, found.stop_ids)),

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.audit.protocols import Judge
-from tailrisk.config import Config
-from tailrisk.judges import python, refusal, regex
+from tailrisk.config import Config, LinearJudge
+from tailrisk.judges import linear, python, refusal, regex
 
 KINDS: dict[str, Callable[[Any, Path], Judge]] = {
     "refusal": refusal.build,
     "regex": regex.build,
     "python": python.build,
+    "linear": linear.build,
 }
 
 
@@ -34,3 +35,14 @@ def build_judge(config: Config) -> Judge:
 def preflight(config: Config) -> None:
     """Builds the judge once and drops it, so that a broken one is found before any model is loaded."""
     build_judge(config)
+
+
+def judge_hashes(config: Config) -> dict[str, str]:
+    """Content digests of the trained files that the judge is made of, by the keys that name them: part of what a run
+    is. A run goes on with the very judge that it was begun with.
+
+    Raises ConfigError where a file cannot be read.
+    """
+    if isinstance(config.judge, LinearJudge):
+        return {"judge.weights": linear.weights_digest(config.judge, config.base)}
+    return {}
