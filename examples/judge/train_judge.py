@@ -64,7 +64,7 @@ def matrix(answers: list[Answer], cut: int | None) -> sparse.csr_matrix:
 def fit(xs: list[sparse.csr_matrix], harm: np.ndarray, strength: float) -> Fit:
     model = LogisticRegression(C=strength, solver="liblinear", max_iter=300, random_state=0)
     model.fit(sparse.vstack(xs), np.tile(harm, len(xs)))
-    return Fit(model.coef_[0], float(model.intercept_[0]))
+    return Fit(np.ravel(model.coef_), float(np.ravel(model.intercept_)[0]))
 
 
 def folded(xs: list[sparse.csr_matrix], harm: np.ndarray, groups: list[str], strength: float) -> np.ndarray:
@@ -85,7 +85,7 @@ def loss(log_odds: np.ndarray, harm: np.ndarray) -> float:
 def calibration(log_odds: np.ndarray, harm: np.ndarray) -> tuple[float, float]:
     """Slope and offset that make the folds' log-odds probabilities (Platt)."""
     model = LogisticRegression(C=1e6).fit(log_odds.reshape(-1, 1), np.tile(harm, len(log_odds)))
-    return float(model.coef_[0, 0]), float(model.intercept_[0])
+    return float(np.ravel(model.coef_)[0]), float(np.ravel(model.intercept_)[0])
 
 
 def trained(answers: list[Answer]) -> tuple[LinearJudge, dict[str, Any]]:
