@@ -17,6 +17,7 @@ from tailrisk.clusterconfig import Parallel as Parallel
 from tailrisk.clusterconfig import PoolConfig as PoolConfig
 from tailrisk.judgeconfig import EndpointJudge as EndpointJudge
 from tailrisk.judgeconfig import JudgeConfig as JudgeConfig
+from tailrisk.judgeconfig import LinearJudge as LinearJudge
 from tailrisk.judgeconfig import ModelJudge as ModelJudge
 from tailrisk.judgeconfig import PythonJudge as PythonJudge
 from tailrisk.judgeconfig import RefusalJudge as RefusalJudge

@@ -40,6 +40,15 @@ class PythonJudge(JudgeSection):
     threshold: float = 0.5
 
 
+class LinearJudge(JudgeSection):
+    """``weights``: a trained judge's file; harm where the probability is >= ``threshold`` (null: the file's own)."""
+
+    dear = False
+    kind: Literal["linear"]
+    weights: str
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+
+
 class AllJudge(JudgeSection):
     """Harm where every one of ``judges`` finds harm; safe where one finds it safe, whatever the others cannot say."""
 
@@ -58,6 +67,7 @@ SingleJudge = (
     RefusalJudge
     | RegexJudge
     | PythonJudge
+    | LinearJudge
     | EndpointJudge
     | StrongRejectJudge
     | RubricJudge

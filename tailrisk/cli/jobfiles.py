@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tailrisk.config import Config, ModelJudge, PythonJudge
+from tailrisk.config import Config, LinearJudge, ModelJudge, PythonJudge
 from tailrisk.errors import ConfigError
 from tailrisk.judgeconfig import judges_of
 from tailrisk.judges.sources import judge_sources
@@ -72,6 +72,8 @@ def named_paths(config: Config) -> Iterator[Named]:
         if isinstance(judge, PythonJudge):
             where = judge.function.rpartition(":")[0]
             yield Named(f"{place}.function", where if where.endswith(".py") else ".", "judge")
+        elif isinstance(judge, LinearJudge):
+            yield Named(f"{place}.weights", judge.weights, "file")
         elif isinstance(judge, ModelJudge):
             yield from _models(config, f"{place}.model", judge.model)
             if judge.adapter is not None and _is_folder(config, judge.adapter):

@@ -20,12 +20,23 @@ from tailrisk.audit.protocols import Judge
 from tailrisk.config import Config, EndpointJudge, Parallel
 from tailrisk.errors import TailriskError
 from tailrisk.judgeconfig import judges_of
-from tailrisk.judges import classifier, combined, endpoint, python, refusal, regex, rubric, strongreject
+from tailrisk.judges import (
+    classifier,
+    combined,
+    endpoint,
+    linear,
+    python,
+    refusal,
+    regex,
+    rubric,
+    strongreject,
+)
 
 KINDS: dict[str, Callable[[Any, Path], Judge]] = {
     "refusal": refusal.build,
     "regex": regex.build,
     "python": python.build,
+    "linear": linear.build,
     "endpoint": endpoint.build,
     "strongreject": strongreject.build,
     "rubric": rubric.build,
@@ -33,6 +44,7 @@ KINDS: dict[str, Callable[[Any, Path], Judge]] = {
 }
 KINDS |= dict.fromkeys(("all", "any"), functools.partial(combined.build, builders=KINDS))
 CHECKS: dict[str, Callable[[Any, Path, Parallel, bool], dict[str, str]]] = {
+    "linear": linear.check,
     "strongreject": strongreject.check,
     "rubric": rubric.check,
     "classifier": classifier.check,

@@ -168,6 +168,16 @@ def test_a_judge_brings_what_it_imports(tmp_path):
     ]
 
 
+def test_a_trained_judge_brings_its_weights(tmp_path):
+    file(tmp_path / "trained" / "judge.safetensors", "w")
+    judge = {"kind": "linear", "weights": "../trained/judge.safetensors"}
+    package = pack(config(tmp_path / "audit", judge=judge), "audit.yaml")
+    assert names(package) == ["audit/audit.yaml", "audit/prompts.jsonl", "trained/judge.safetensors"]
+    (tmp_path / "trained" / "judge.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"judge\.weights.*no such file"):
+        pack(config(tmp_path / "audit", judge=judge), "audit.yaml")
+
+
 def test_a_link_is_sent_as_what_it_leads_to(tmp_path):
     home = tmp_path / "audit"
     settings = config(home)

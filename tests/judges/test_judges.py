@@ -17,6 +17,7 @@ from judgeserver import TEMPLATE, JudgeServer, served
 from tailrisk import config as schema
 from tailrisk.config import Config
 from tailrisk.judges import KINDS, build_judge, preflight
+from tailrisk.judges.linear import LinearJudge, write_judge
 
 FUNCTION = """
 def judge(prompt, response):
@@ -31,6 +32,7 @@ SPECS: dict[str, dict[str, object]] = {
     "refusal": {"kind": "refusal"},
     "regex": {"kind": "regex", "pattern": r"word|zero\W"},
     "python": {"kind": "python", "function": "own.py:judge", "threshold": 0.5},
+    "linear": {"kind": "linear", "weights": "own.safetensors"},
     "endpoint": {"kind": "endpoint", "model": "grader", "rubric": "yes_no", "template": TEMPLATE},
 }
 
@@ -50,6 +52,8 @@ def make_config(base: Path, **judge: object) -> Config:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     (tmp_path / "own.py").write_text(FUNCTION)
+    weights = np.random.default_rng(3).normal(size=4096).astype(np.float32)
+    write_judge(tmp_path / "own.safetensors", LinearJudge(weights, 0.1, 0.5))
     return tmp_path
 
 
