@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,10 @@ from tailrisk.proposalconfig import Section
 
 
 class JudgeSection(Section):
-    """What every kind of judge has."""
+    """What every kind of judge has. ``check``: what ``tailrisk judge check --out`` wrote of this judge; estimates are
+    then corrected for its error."""
+
+    check: str | None = None
 
 
 class RefusalJudge(JudgeSection):
@@ -34,3 +37,10 @@ class PythonJudge(JudgeSection):
 
 
 JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge, Field(discriminator="kind")]
+
+
+def without_check(settings: Any) -> Any:
+    """Plain settings of a judge, and of all judges in it, without ``check``: what defines its verdicts."""
+    if isinstance(settings, dict):
+        return {key: without_check(value) for key, value in settings.items() if key != "check"}
+    return [without_check(value) for value in settings] if isinstance(settings, list) else settings

@@ -18,7 +18,7 @@ MOST_LINES = 350
 # What each room may import of the others when it is loaded or used; the plain modules are open to all.
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
 PLAIN |= {"prompts", "promptfiles", "searchgrid", "trainingconfig", "methodconfig", "clusterconfig"}
-PLAIN |= {"judgeconfig", "runconfig", "nodelabels", "cachedir", "events"}
+PLAIN |= {"judgeconfig", "judgefile", "labelfiles", "runconfig", "nodelabels", "cachedir", "events"}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),

@@ -70,6 +70,8 @@ def named_paths(config: Config) -> Iterator[Named]:
     if isinstance(config.judge, PythonJudge):
         where = config.judge.function.rpartition(":")[0]
         yield Named("judge.function", where if where.endswith(".py") else ".", "judge")
+    if config.judge.check is not None:
+        yield Named("judge.check", config.judge.check, "file")
     if config.learned and config.training.deepspeed is not None:
         yield Named("training.deepspeed", config.training.deepspeed, "file")
 

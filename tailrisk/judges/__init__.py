@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.audit.protocols import Judge
-from tailrisk.config import Config
+from tailrisk.config import Config, JudgeConfig
 from tailrisk.judges import python, refusal, regex
 
 KINDS: dict[str, Callable[[Any, Path], Judge]] = {
@@ -28,7 +28,12 @@ def build_judge(config: Config) -> Judge:
 
     Raises ConfigError where the pattern or the function cannot be used.
     """
-    return KINDS[config.judge.kind](config.judge, config.base)
+    return build_spec(config.judge, config.base)
+
+
+def build_spec(spec: JudgeConfig, base: Path) -> Judge:
+    """The judge of a ``judge`` section; as ``build_judge``."""
+    return KINDS[spec.kind](spec, base)
 
 
 def preflight(config: Config) -> None:

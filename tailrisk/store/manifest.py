@@ -20,6 +20,7 @@ from tailrisk import __version__
 from tailrisk.config import Config
 from tailrisk.configfile import dump_resolved
 from tailrisk.errors import StoreError
+from tailrisk.judgeconfig import without_check
 from tailrisk.prompts import prompt_digest, prompts_digest
 from tailrisk.records import Prompt
 from tailrisk.store.atomic import write_json_atomic
@@ -65,7 +66,7 @@ def make_manifest(
     resolved = dump_resolved(config)
     hashes = dict(sorted((hashes or {}).items()))
     identity = {
-        **{section: resolved[section] for section in _IDENTITY},
+        **_identity(resolved),
         "run": {"seed": resolved["run"]["seed"]},
         "prompts": {"count": len(prompts), "digest": prompts_digest(prompts)},
         "hashes": hashes,
@@ -134,7 +135,13 @@ def _with_defaults(stored: Manifest) -> dict[str, Any]:
         resolved = dump_resolved(Config.model_validate(stored.config))
     except ValueError:
         return stored.identity
-    return {**stored.identity, **{section: resolved[section] for section in _IDENTITY}}
+    return {**stored.identity, **_identity(resolved)}
+
+
+def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run may not change of its configuration. How good its judge is may be learned later."""
+    sections = {section: resolved[section] for section in _IDENTITY}
+    return {**sections, "judge": without_check(sections["judge"])}
 
 
 _MISSING = "(not there)"
