@@ -20,7 +20,7 @@ from tailrisk.promptfiles import READERS, Problem, Row
 from tailrisk.prompts import MAX_SHOWN, PROMPT_COLUMNS
 
 COLUMNS = {
-    "prompt": tuple(name for name in PROMPT_COLUMNS if name != "messages"),
+    "prompt": (*(name for name in PROMPT_COLUMNS if name != "messages"), "objective"),
     "response": ("response", "answer", "completion", "output", "generation", "assistant_response"),
     "label": ("label", "human_label", "harmful", "is_harmful", "human_score"),
 }
