@@ -48,8 +48,38 @@ def parse_check(content: Any) -> JudgeCheck:
         raise ValueError(f"{error} is missing in it; check again") from None
     if any(type(n) is not int or n < 0 for n in counts) or not isinstance(digest, str):
         raise ValueError("its counts are no counts; check again")
+    try:
+        _require_what_is_shown(content)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"it is damaged ({type(error).__name__}: {error}); check again") from None
     a, b, c, d, e, f = counts
     return JudgeCheck(content, digest, (a, b, c, d, e, f))
+
+
+def _require_what_is_shown(content: Mapping[str, Any]) -> None:
+    """That all that a report takes from it is there, and is of its kind."""
+
+    def numbers(*values: Any) -> None:
+        for value in values:
+            if not isinstance(value, int | float | None) or isinstance(value, bool):
+                raise TypeError("a number is none")
+
+    def shares(of: Mapping[str, Any], *names: str) -> None:
+        for name in names:
+            numbers(*(of[name][key] for key in ("value", "low", "high")))
+
+    labels, scores = content["labels"], content["scores"]
+    numbers(*(labels[key] for key in ("answers", "harm", "safe", "contradictory")), content["confidence"])
+    if not isinstance(labels["file"], str):
+        raise TypeError("labels.file is no text")
+    for rates in ("rates", "undetermined_as_safe", "undetermined_as_harm"):
+        shares(content[rates], "sensitivity", "specificity", "agreement", "kappa")
+    numbers(*scores["edges"], *scores["harm"], *scores["safe"])
+    if not len(scores["edges"]) - 1 == len(scores["harm"]) == len(scores["safe"]):
+        raise IndexError("the histogram of scores")
+    for point in content["thresholds"]:
+        numbers(point["threshold"])
+        shares(point, "sensitivity", "false_positive_rate")
 
 
 def load_check(path: Path, field: str = "judge.check") -> JudgeCheck:

@@ -1,4 +1,4 @@
-"""``tailrisk rejudge``: another judge over the draws of a run, in this process; interrupted, repeated, at an address."""
+"""``tailrisk rejudge``: another judge over the draws of a run; interrupted, repeated, at an address."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_same_judge_gives_the_same_numbers_bit_for_bit(audited, capfd):
     again = results(audited / "judges" / "again")
     assert again["estimates"] == results(audited)["estimates"]
     own = results(audited)["audit"]
-    assert {k: v for k, v in again["audit"].items()} == {k: own[k] for k in again["audit"]}
+    assert again["audit"] == {k: own[k] for k in again["audit"]}
     assert (audited / "judges/again/hits.jsonl").read_bytes() == (audited / "hits.jsonl").read_bytes()
     table = again["judge"]["agreement"]
     assert table["draws"][0][1] == table["draws"][1][0] == 0

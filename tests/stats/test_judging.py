@@ -179,8 +179,8 @@ def exact_coverage(
         for k in kd[pd > 1e-7]:
             low, high = corrected_interval(sampling[k], bounds)
             weight = ps[a] * pf[b] * pd[k]
-            covered += weight * (low <= p <= high)
-            above += weight * (low > p)
+            covered += float(weight) * (low <= p <= high)
+            above += float(weight) * (low > p)
     return covered, above
 
 
