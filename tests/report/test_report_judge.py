@@ -13,7 +13,7 @@ from tailrisk.audit.judgecheck import check_content
 from tailrisk.audit.local import LocalJudges
 from tailrisk.audit.rejudging import rejudge, write_judged
 from tailrisk.cli.folder import summary_of
-from tailrisk.labelfiles import Labelled, LabelFile
+from tailrisk.labelfiles import LabelFile, Labelled
 from tailrisk.records import JudgedTexts, Prompt
 from tailrisk.report import render_report
 from tailrisk.report.judge import settings_in_words
