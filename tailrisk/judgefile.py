@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailrisk.config import ClusterConfig, JudgeConfig
-from tailrisk.configfile import check_section, load_config, load_section, read_document
+from tailrisk.configfile import check_section, load_config, read_document
 from tailrisk.errors import ConfigError
 from tailrisk.proposalconfig import Section
 from tailrisk.strictyaml import Document
@@ -47,9 +47,7 @@ def load_judge(
         return LoneJudge(config.judge, config.base, config.cluster)
     if cluster is not None:
         document.data.setdefault("cluster", dict(cluster))
-        found = check_section(document, path, JudgeFile, overrides)
-    else:
-        found = load_section(path, JudgeFile, overrides)
+    found = check_section(document, path, JudgeFile, overrides)
     return LoneJudge(found.judge, base, found.cluster)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from tailrisk.cli.audit import Overrides, wide
 from tailrisk.cli.guard import Verbose, guarded
+from tailrisk.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,7 +94,10 @@ def check(
     if out is not None:
         from tailrisk.store import write_json_atomic
 
-        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--out: {out.parent}: cannot be made ({error.strerror})") from None
         write_json_atomic(out, content)
     if as_json:
         typer.echo(json.dumps(content, allow_nan=False))

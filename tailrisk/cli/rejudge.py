@@ -151,6 +151,7 @@ def _conduct(
     from tailrisk.report import render_report, tables
     from tailrisk.store import OtherJudge, RunStore, read_manifest
     from tailrisk.store.checkfile import keep_check
+    from tailrisk.store.manifest import as_now
 
     manifest = read_manifest(folder)
     config = Config.model_validate(manifest.config)
@@ -165,7 +166,7 @@ def _conduct(
     )
     texts = find_prompts(manifest, config, prompts, [base, Path.cwd(), lone.base])
     theirs = config.model_copy(update={"judge": lone.spec, "cluster": lone.cluster}).at(lone.base)
-    with RunStore.open(folder, manifest) as store:
+    with RunStore.open(folder, as_now(manifest)) as store:
         if mirror is not None:
             store.guard = mirror.check
         say(f"judging the answers of {folder} as {other.name}")
@@ -182,12 +183,15 @@ def _conduct(
 
 
 def _judge(file: Path | None, overrides: Sequence[str], config: Config, base: Path) -> LoneJudge:
+    from tailrisk.judgeconfig import without_check
     from tailrisk.judgefile import changed_judge, load_judge
 
     cluster = config.cluster.model_dump(mode="json")
     if file is not None:
         return load_judge(file, overrides, cluster)
-    return changed_judge(config.judge.model_dump(mode="json"), cluster, overrides, base)
+    # A check of the run's own judge is none of a changed one.
+    own = without_check(config.judge.model_dump(mode="json"))
+    return changed_judge(own, cluster, overrides, base)
 
 
 def checked_name(name: str) -> str:

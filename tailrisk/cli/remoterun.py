@@ -93,13 +93,14 @@ def to_add_to(
         yield Path(run), None
         return
     from tailrisk.cachedir import cache_dir
-    from tailrisk.store.remote import Mirror
+    from tailrisk.store.remote import Mirror, Objects
 
     home, _, name = run.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         raise StoreError(f"{run}: give the address of a run folder, such as s3://BUCKET/runs/NAME")
+    if "manifest.json" not in Objects(run.rstrip("/")).list():
+        raise StoreError(f"{run}: there is no run folder, it has no manifest.json")
     cache_dir()
-    to_look_at(run)  # whether a run is there at all
     with Mirror(run.rstrip("/"), working_copies(home) / name, warn=warn, say=say) as mirror:
         yield working_copies(home) / name, mirror
 

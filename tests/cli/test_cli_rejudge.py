@@ -247,6 +247,14 @@ def test_what_reads_a_log_reads_one_with_two_judges(audited):
     assert summary_of(audited)["estimates"] == json.loads((audited / "kept.json").read_text())["estimates"]
 
 
+def test_a_run_of_before_some_keys_were_known_can_be_read(audited):
+    path = audited / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["identity"]["judge"]["ignore_case"], manifest["config"]["judge"]["ignore_case"]
+    path.write_text(json.dumps(manifest))
+    assert rejudge(audited, "same.yaml", "--name", "again") == 0
+
+
 def test_a_run_at_an_address(tmp_path, monkeypatch, capfd):
     address = "flaky://bucket/runs"
     FlakyStore.reset()
