@@ -36,10 +36,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def load_section(path: Path, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
     """A YAML file as ``schema``, checked and explained like a configuration; its paths are left as they are."""
+    return check_section(read_document(path), path, schema, overrides)
+
+
+def read_document(path: Path) -> Document:
+    """A YAML file of keys and values, not checked any further."""
     document = parse(_read(path), str(path))
     if not isinstance(document.data, dict):
         found = "empty" if document.data is None else f"a {_kind(document.data)}"
         raise ConfigError(f"{path}: the configuration is {found}, not a list of 'key: value' lines")
+    return document
+
+
+def check_section(
+    document: Document, path: Path, schema: type[Schema], overrides: Sequence[str] = ()
+) -> Schema:
+    """A document as ``schema``; ``path`` names it in messages."""
     places: dict[Place, str] = {place: f"{path}:{line}" for place, line in document.lines.items()}
     for override in overrides:
         _override(document, override, places)

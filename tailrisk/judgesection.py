@@ -7,18 +7,21 @@ from typing import Any, ClassVar, Self
 from tailrisk.proposalconfig import Section
 
 OPERATIONAL = frozenset(
-    {"cache", "url", "key_env", "timeout_s", "retries", "concurrency", "patience_s", "budget"}
+    {"check", "cache", "url", "key_env", "timeout_s", "retries", "concurrency", "patience_s", "budget"}
 )
-"""Keys of judges that say how verdicts are got and not what they are: a run may be resumed with other ones."""
+"""Keys of judges that say how verdicts are got, or how good they are, and not what they are: a run may be resumed with
+other ones."""
 
 
 class JudgeSection(Section):
     """What every kind of judge has. ``cache``: an answer to a prompt that was judged before keeps its verdict and is
     not judged again; null: by kind, on where a verdict costs more than to look it up. ``has_model``: weights, which
     only workers load; ``can_be_cut``: they may be spread over the processes of one worker (``tensor_parallel``,
-    ``pipeline_parallel`` of ``cluster.judges``)."""
+    ``pipeline_parallel`` of ``cluster.judges``). ``check``: what ``tailrisk judge check --out`` wrote of this judge;
+    estimates are then corrected for its error."""
 
     has_model: ClassVar[bool] = False
+    check: str | None = None
     cache: bool | None = None
     dear: ClassVar[bool] = True
     """A verdict costs more than to look it up."""

@@ -100,8 +100,9 @@ def test_the_other_commands_are_spelled_as_the_program_takes_them():
     for words in commands():
         if words[0] == "tailrisk":
             env = {**os.environ, "COLUMNS": "200"}
+            verb = words[1:3] if words[1] in ("judge", "train") else words[1:2]
             help_text = subprocess.run(
-                [sys.executable, "-m", "tailrisk", words[1], "--help"],
+                [sys.executable, "-m", "tailrisk", *verb, "--help"],
                 capture_output=True,
                 text=True,
                 env=env,

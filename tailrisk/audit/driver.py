@@ -17,7 +17,7 @@ from tailrisk.audit.judging import JudgeWatch, judge_again
 from tailrisk.audit.methods import plan_round
 from tailrisk.audit.outcome import AuditOutcome
 from tailrisk.audit.protocols import Executor, LawCard, Observer, Remembers
-from tailrisk.audit.recovery import claim_laws, rebuild
+from tailrisk.audit.recovery import claim_laws, known_error, rebuild
 from tailrisk.audit.results import write_results
 from tailrisk.audit.searchrecord import search_record
 from tailrisk.audit.state import AuditState
@@ -65,6 +65,7 @@ def run_rounds(
     claim_laws(store, laws)
     state = rebuild(config, prompts, laws, store.replay())
     _remember(state, executor, store)
+    state.judge = known_error(config, store.folder)
     _judge_what_was_not(state, executor, store)
     if state.round >= 0 and not state.pending:
         watchers.tell("round_finished", state, estimate_all(state))

@@ -1,4 +1,9 @@
-"""From the state to one estimate a prompt, in the order of the prompts."""
+"""From the state to one estimate a prompt, in the order of the prompts.
+
+Where the judge's error is known it is in the estimate's ``corrected`` numbers and in its status. Plans do not look at
+either: draws make the probability of what is *judged* harm as narrow as asked, which is what they can do, and a prompt
+under the judge's resolution is then closed like any other, its upper end as low as its draws allow.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from dataclasses import replace
 
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.stats import Estimate, estimate_prompt
+from tailrisk.stats.judgeerror import sampling_confidence, with_judge_error
 
 
 def estimate_all(state: AuditState) -> list[Estimate]:
@@ -23,16 +29,25 @@ def estimate_complete(state: AuditState, prompt_id: str) -> None:
 def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
     key = (ledger.version, ledger.open)
     if ledger.estimate is None or ledger.estimate[0] != key:
-        estimate = estimate_prompt(
-            ledger.prompt.id,
-            ledger.rounds,
-            [state.laws.names[k] for k in ledger.components],
-            confidence=state.config.stop.confidence,
-            log_width=state.config.stop.log_width,
-            corrected=state.laws.corrected,
-            budget_left=ledger.open,
-            failed_reason=ledger.failed,
-            category=ledger.prompt.category,
-        )
+        confidence = state.config.stop.confidence
+        estimate = _judged(state, ledger, confidence)
+        if state.judge is not None:
+            wider = _judged(state, ledger, sampling_confidence(confidence))
+            estimate = with_judge_error(estimate, wider, state.judge)
         ledger.estimate = key, replace(estimate, group=ledger.prompt.group)
     return ledger.estimate[1]
+
+
+def _judged(state: AuditState, ledger: PromptLedger, confidence: float) -> Estimate:
+    """Of the probability that an answer is judged harm."""
+    return estimate_prompt(
+        ledger.prompt.id,
+        ledger.rounds,
+        [state.laws.names[k] for k in ledger.components],
+        confidence=confidence,
+        log_width=state.config.stop.log_width,
+        corrected=state.laws.corrected,
+        budget_left=ledger.open,
+        failed_reason=ledger.failed,
+        category=ledger.prompt.category,
+    )

@@ -7,7 +7,7 @@ next run judges it before it draws anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tailrisk.audit.protocols import Executor
 from tailrisk.audit.state import AuditState
@@ -33,9 +33,13 @@ class JudgeWatch:
     def see(self, outcome: BatchResult | BatchFailure) -> None:
         if isinstance(outcome, BatchFailure):
             return
-        errors = [e for e in outcome.judge_errors if e]
+        self.count(outcome.judge_errors)
+
+    def count(self, judge_errors: Sequence[str]) -> None:
+        """The errors of a batch, one a draw, '' where there was none."""
+        errors = [e for e in judge_errors if e]
         self._batches += 1
-        self._draws += outcome.n
+        self._draws += len(judge_errors)
         self._errors += len(errors)
         self._first = self._first or (errors[0] if errors else "")
         self.gone = self.gone or next((e for e in errors if JUDGE_GONE in e), "")

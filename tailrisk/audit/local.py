@@ -1,12 +1,12 @@
-"""Batches run one after the other in this process: for tests, for debugging, for one small machine."""
+"""Batches run, or are judged, one after the other in this process: for tests, for debugging, for one small machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tailrisk.audit.protocols import Judge, LawCard, Laws
+from tailrisk.audit.protocols import Asked, Judge, LawCard, Laws
 from tailrisk.audit.verdictcache import VerdictCache
-from tailrisk.audit.work import judge_new, run_batch
+from tailrisk.audit.work import judge_new, judge_texts, run_batch
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt
 
 
@@ -32,3 +32,15 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Nothing to give back: the laws belong to the caller."""
+
+
+class LocalJudges:
+    """Implements ``protocols.JudgeWorkers`` with a judge held by this process."""
+
+    def __init__(self, judge: Judge, prompts: Sequence[Prompt]) -> None:
+        self._judge = judge
+        self._prompts = {p.id: p for p in prompts}
+
+    def judge_all(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, JudgedTexts]]:
+        for some in asked:
+            yield some, judge_texts(self._judge, self._prompts[some.prompt_id], some.texts)

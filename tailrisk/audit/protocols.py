@@ -85,6 +85,23 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+class Asked(NamedTuple):
+    """Answers to one prompt that a judge is to read; ``key`` names them."""
+
+    key: str
+    prompt_id: str
+    texts: Sequence[str]
+
+
+class JudgeWorkers(Protocol):
+    """Judges answers somewhere, with nothing to draw from."""
+
+    def judge_all(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, JudgedTexts]]:
+        """Verdicts for each item, in any order; items are taken as there is room. Answers that cannot be judged are
+        undetermined, with the reason."""
+        ...
+
+
 class PoolStatus(NamedTuple):
     """Workers of one role by stage: ``placing`` (wait for a node), ``building`` (load), ``ready``; calls that wait for
     a worker and calls that are with one; what went wrong so far."""

@@ -10,7 +10,10 @@ from tailrisk.audit.state import AuditState
 from tailrisk.config import Config
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchFailure, BatchResult, Prompt, RoundPlan
+from tailrisk.stats.judgeerror import JudgeBounds, judge_bounds
+from tailrisk.stats.judging import Confusion
 from tailrisk.store import Note, Record, RunStore, Verdicts, replay
+from tailrisk.store.checkfile import kept_check
 
 LAWS_NOTE = "laws"
 
@@ -63,7 +66,17 @@ def logged_laws(records: Iterable[Record]) -> LawCard | None:
 def rebuild_folder(config: Config, prompts: Sequence[Prompt], folder: Path) -> AuditState | None:
     """The state of a run folder, without its lock and without models; None if nothing was drawn yet."""
     laws = logged_laws(replay(folder, {"note"}))
-    return None if laws is None else rebuild(config, prompts, laws, replay(folder))
+    if laws is None:
+        return None
+    state = rebuild(config, prompts, laws, replay(folder))
+    state.judge = known_error(config, folder)
+    return state
+
+
+def known_error(config: Config, folder: Path) -> JudgeBounds | None:
+    """What the check that ``folder`` keeps says of the judge; None without one."""
+    check = kept_check(folder)
+    return None if check is None else judge_bounds(Confusion(*check.counts), config.stop.confidence)
 
 
 def claim_laws(store: RunStore, laws: LawCard) -> None:

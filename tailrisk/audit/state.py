@@ -26,6 +26,7 @@ from tailrisk.records import (
     RoundPlan,
 )
 from tailrisk.stats import Estimate, RoundDraws
+from tailrisk.stats.judgeerror import JudgeBounds
 
 
 class PromptLedger:
@@ -101,6 +102,8 @@ class AuditState:
     def __init__(self, config: Config, prompts: Sequence[Prompt], laws: LawCard) -> None:
         self.config = config
         self.laws = laws
+        self.judge: JudgeBounds | None = None
+        """What is known of the judge's error; changes what estimates say, and no plan."""
         self.ledgers = {p.id: PromptLedger(p, len(laws.names)) for p in prompts}
         self.round = -1
         self.plan: RoundPlan | None = None

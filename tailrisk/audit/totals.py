@@ -52,6 +52,7 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
         "objective": state.config.budget.objective,
         "method": state.config.method.kind,
         "work_seconds": seconds,
+        **({} if state.judge is None else {"judge_resolution": state.judge.resolution}),
     }
 
 

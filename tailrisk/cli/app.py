@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from tailrisk import __version__
-from tailrisk.cli import audit, doctor, guard, init, plan, report, show, submit
+from tailrisk.cli import audit, doctor, guard, init, plan, rejudge, report, show, submit
+from tailrisk.cli.judge import judge
 from tailrisk.cli.train import train
 
 START, MAKE, RUN, INSPECT = "Start", "Make proposals", "Run", "Inspect"
@@ -43,5 +44,7 @@ app.add_typer(train, name="train", rich_help_panel=MAKE)
 app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)
 app.command("submit", rich_help_panel=RUN)(submit.submit)
+app.command("rejudge", rich_help_panel=RUN)(rejudge.rejudge)
+app.add_typer(judge, name="judge", rich_help_panel=INSPECT)
 app.command("show", rich_help_panel=INSPECT)(show.show)
 app.command("report", rich_help_panel=INSPECT)(report.report)

@@ -78,6 +78,8 @@ def named_paths(config: Config) -> Iterator[Named]:
             yield from _models(config, f"{place}.model", judge.model)
             if judge.adapter is not None and _is_folder(config, judge.adapter):
                 yield Named(f"{place}.adapter", judge.adapter, "adapter")
+    if config.judge.check is not None:
+        yield Named("judge.check", config.judge.check, "file")
     if config.learned and config.training.deepspeed is not None:
         yield Named("training.deepspeed", config.training.deepspeed, "file")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,28 @@ def to_look_at(run: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     fetch_view(Objects(run), folder)
     return folder
+
+
+@contextmanager
+def to_add_to(
+    run: str, warn: Callable[[str], None], say: Callable[[str], None]
+) -> Iterator[tuple[Path, Mirror | None]]:
+    """The folder behind what was given as a run, to write to: itself, or the working copy of what is at an address,
+    held for the time, with what is added sent there. Errors: as ``to_look_at``; another driver is at work there."""
+    if not is_address(run):
+        yield Path(run), None
+        return
+    from tailrisk.cachedir import cache_dir
+    from tailrisk.store.remote import Mirror, Objects
+
+    home, _, name = run.rstrip("/").rpartition("/")
+    if name in ("", ".", ".."):
+        raise StoreError(f"{run}: give the address of a run folder, such as s3://BUCKET/runs/NAME")
+    if "manifest.json" not in Objects(run.rstrip("/")).list():
+        raise StoreError(f"{run}: there is no run folder, it has no manifest.json")
+    cache_dir()
+    with Mirror(run.rstrip("/"), working_copies(home) / name, warn=warn, say=say) as mirror:
+        yield working_copies(home) / name, mirror
 
 
 def send_report(run: str, path: Path) -> str:

@@ -29,9 +29,11 @@ def show(
     Example: tailrisk show runs/first-audit
     """
     from tailrisk.cli.folder import summary_of
+    from tailrisk.cli.otherjudges import judge_lines
     from tailrisk.cli.remoterun import to_look_at
 
-    summary = summary_of(to_look_at(run))
+    folder = to_look_at(run)
+    summary = summary_of(folder)
     if as_json:
         typer.echo(json.dumps(summary, allow_nan=False, indent=2))
         return
@@ -51,5 +53,7 @@ def show(
             console.print(
                 f"{r.prompt_id}: {r.status.value}: {'; '.join(r.reasons)}", markup=False, soft_wrap=True
             )
+    for line in judge_lines(folder, draws):
+        console.print(line, markup=False, soft_wrap=True)
     if summary["audit"].get("finished") is False:
         console.print("the run is not finished: these numbers rest on its complete rounds", markup=False)

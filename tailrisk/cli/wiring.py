@@ -86,6 +86,7 @@ def check(
     Raises:
         ConfigError, InputError, ModelError, JudgeError: what is wrong, where, and what to do.
     """
+    from tailrisk.cli.namedcheck import named_check
     from tailrisk.configfile import check_budget, load_config
     from tailrisk.judges import preflight as check_judge
     from tailrisk.prompts import load_prompts
@@ -95,6 +96,7 @@ def check(
     prompts = load_prompts(config)
     check_budget(config, len(prompts))
     judged = check_judge(config)
+    named_check(config)
     check_uri(config)
     check_run_dir(config)
     config = prepared(fetch_adapters(config), prompts)
@@ -133,8 +135,10 @@ class Reporter(Silent):
 def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers) -> Finished:
     """Open the run folder and the workers, drive the audit to its end, write the report, close everything."""
     from tailrisk.audit.driver import run_audit
+    from tailrisk.cli.namedcheck import named_check
     from tailrisk.report import render_report
     from tailrisk.store import RunStore, make_manifest
+    from tailrisk.store.checkfile import keep_check
     from tailrisk.tracking import open_tracker
 
     config, folder = checked.config, checked.config.run_folder
@@ -152,6 +156,7 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         mirror = stack.enter_context(open_mirror(config, lambda line: warn(line, "store"), say))
         store = stack.enter_context(RunStore.open(folder, manifest))
         stack.enter_context(run_log(folder))
+        keep_check(folder, named_check(config))
         event("opened", folder=place, resumed=store.resumed, rounds=len(store.plans))
         further: list[Observer] = []
         if mirror is not None:

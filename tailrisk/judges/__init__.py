@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.audit.protocols import Judge
-from tailrisk.config import Config, EndpointJudge, Parallel
+from tailrisk.config import ClusterConfig, Config, EndpointJudge, JudgeConfig, Parallel
 from tailrisk.errors import TailriskError
 from tailrisk.judgeconfig import judges_of
 from tailrisk.judges import (
@@ -56,10 +56,27 @@ def build_judge(config: Config) -> Judge:
 
     Raises ConfigError where the pattern or the function cannot be used, ModelError where a model cannot.
     """
-    return KINDS[config.judge.kind](config.judge.shared(config.cluster.judges.max), config.base)
+    return build_spec(config.judge.shared(config.cluster.judges.max), config.base)
+
+
+def build_spec(spec: JudgeConfig, base: Path) -> Judge:
+    """The judge of a ``judge`` section; as ``build_judge``."""
+    return KINDS[spec.kind](spec, base)
 
 
 def preflight(config: Config, absent: Collection[str] = (), *, digest: bool = True) -> dict[str, str]:
+    """``check_judge`` for the judge of an audit."""
+    return check_judge(config.judge, config.base, config.cluster, absent, digest=digest)
+
+
+def check_judge(
+    judge: JudgeConfig,
+    base: Path,
+    cluster: ClusterConfig,
+    absent: Collection[str] = (),
+    *,
+    digest: bool = True,
+) -> dict[str, str]:
     """Finds a broken judge before any model is loaded: builds judges once and drops them, and of those that are
     models reads all but the weights. Nothing is asked of an endpoint, and its key is looked for here only where the
     workers have this process's environment. Returns sha256 digests of what belongs to a judge besides its settings, by
@@ -71,16 +88,16 @@ def preflight(config: Config, absent: Collection[str] = (), *, digest: bool = Tr
     Errors: ConfigError, ModelError, with the place in the configuration.
     """
     digests: dict[str, str] = {}
-    for field, spec in judges_of(config.judge):
+    for field, spec in judges_of(judge):
         if field in absent:
             continue
         try:
             if isinstance(spec, EndpointJudge):
-                endpoint.check(spec, config.cluster)
+                endpoint.check(spec, cluster)
             elif (check := CHECKS.get(spec.kind)) is None:
-                KINDS[spec.kind](spec, config.base)
+                build_spec(spec, base)
             else:
-                found = check(spec, config.base, config.cluster.judges.parallel, digest)
+                found = check(spec, base, cluster.judges.parallel, digest)
                 digests |= {f"{field}.{name}": value for name, value in found.items()}
         except TailriskError as error:
             if field == "judge":

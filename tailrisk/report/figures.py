@@ -38,7 +38,7 @@ def _power_of_ten(value: float, _position: float) -> str:
     return "1" if exponent == 0 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
-def _decades(axis: Axis) -> None:
+def decades(axis: Axis) -> None:
     """Plain-text tick labels for a logarithmic axis (mathematical text is switched off)."""
     axis.set_major_formatter(_power_of_ten)
     axis.set_minor_formatter("")
@@ -63,7 +63,7 @@ def forest(listed: Sequence[Row]) -> str:
         for y, r in enumerate(shown):
             _forest_row(ax, y, r, low)
         ax.set_xscale("log")
-        _decades(ax.xaxis)
+        decades(ax.xaxis)
         ax.set_xlim(low, 1.5)
         ax.grid(axis="x", linewidth=0.6)
         ax.set_xlabel("probability of the event for one answer")
@@ -139,7 +139,7 @@ def weights(everything: FloatArray, harmful: FloatArray, bound: float | None) ->
             ax.axvline(math.log10(bound), color=ink("blue"), linestyle="--", linewidth=1.2,
                        label=f"largest possible, {bound:.3g}")  # fmt: skip
         ax.set_yscale("log")
-        _decades(ax.yaxis)
+        decades(ax.yaxis)
         ax.set_ylim(bottom=0.7)
         ax.set_xlabel("weight of a draw (power of ten)")
         ax.set_ylabel("draws")
@@ -163,7 +163,7 @@ def diagnostics(listed: Sequence[Row]) -> str:
                     r.mean_weight, y, xerr=spread, fmt="o", markersize=4, linewidth=1.3, color=colour
                 )
         left.set_xscale("log")
-        _decades(left.xaxis)
+        decades(left.xaxis)
         left.set_xlim(left=0.5)
         left.set_xlabel("effective number of hits")
         middle.set_xlim(0, 1)

@@ -102,7 +102,7 @@ def found(r: Row, names: Sequence[str]) -> Found | None:
 
 
 def _has_estimate(r: Row) -> bool:
-    return r.hits > 0 and r.estimate > 0
+    return r.hits > 0 and (r.estimate if r.judged is None else r.judged) > 0
 
 
 def _columns(names: Sequence[str], shown: Sequence[Row]) -> list[Column]:

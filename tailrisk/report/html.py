@@ -20,8 +20,10 @@ from tailrisk.records import Status
 from tailrisk.report import figures, tables, terminal
 from tailrisk.report.clean import digest, visible
 from tailrisk.report.heatmap import heat_map
+from tailrisk.report.judge import FLOOR_TRUTHS, VERDICTS, JudgeView, error_in_words, judge_view, threshold_of
 from tailrisk.report.replay import Hit, Replay, read
 from tailrisk.report.searches import search_rows
+from tailrisk.report.sensitivity import Tally
 from tailrisk.report.tables import Row
 from tailrisk.store import read_manifest
 from tailrisk.store.atomic import replacing
@@ -52,11 +54,20 @@ def render_report(
     listed = tables.rows(summary["estimates"])
     corrected = bool((summary.get("audit") or {}).get("corrected"))
     shown = {r.prompt_id for r in listed[:MOST_PROMPTS]}
-    replayed = read(folder, manifest.component_names, corrected=corrected, shown=shown)
+    tally = Tally(threshold_of(manifest.config["judge"]))
+    replayed = read(folder, manifest.component_names, corrected=corrected, shown=shown, seen=tally.add)
+    judged = judge_view(
+        folder,
+        manifest,
+        listed,
+        tally.done(tuple(replayed.failures)),
+        draws=sum(map(sum, replayed.draws.values())),
+        redact=redact,
+    )
     page = (
         _environment()
         .get_template("report.html.j2")
-        .render(**_context(folder, manifest, summary, listed, replayed, redact=redact))
+        .render(**_context(folder, manifest, summary, listed, replayed, judged, redact=redact))
     )
     path = folder / "report.html"
     with replacing(path) as temporary:
@@ -92,6 +103,7 @@ def _context(
     summary: Mapping[str, Any],
     listed: Sequence[Row],
     replayed: Replay,
+    judged: JudgeView,
     *,
     redact: bool,
 ) -> dict[str, Any]:
@@ -110,6 +122,11 @@ def _context(
         "grouped": any(r.group for r in shown),
         "claim": tables.claim(listed),
         "event": event_in_words(manifest.config["judge"]),
+        "judge": judged,
+        "judge_error": error_in_words(folder),
+        "floor_truths": FLOOR_TRUTHS,
+        "verdicts": VERDICTS,
+        "clean": visible,
         "statuses": tables.by_status(listed),
         "meanings": tables.STATUS_MEANING,
         "heat": heat_map(manifest.component_names, shown),

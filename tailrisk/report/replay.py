@@ -9,7 +9,7 @@ import heapq
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -59,10 +59,15 @@ class Replay:
 
 
 def read(
-    folder: Path, names: Sequence[str], *, corrected: bool, shown: Collection[str] | None = None
+    folder: Path,
+    names: Sequence[str],
+    *,
+    corrected: bool,
+    shown: Collection[str] | None = None,
+    seen: Callable[[BatchResult, PromptPlan, FloatArray], None] = lambda result, plan, log_w: None,
 ) -> Replay:
     """Replay the log of ``folder``; ``corrected`` as in ``tailrisk.stats.log_weights``. Hits are kept of the
-    ``shown`` prompts only (None: of all)."""
+    ``shown`` prompts only (None: of all). ``seen`` gets every batch that estimates rest on, with its log weights."""
     out = Replay()
     plans: dict[tuple[str, int], PromptPlan] = {}
     for record in replay(folder, {"plan", "failure"}):
@@ -88,6 +93,7 @@ def read(
             continue
         log_w = mixture_log_weights(result.log_q, plan.expected) + (own if corrected else 0.0)
         hit = np.flatnonzero(result.verdicts == int(Verdict.HARM))
+        seen(result, plan, log_w)
         everything.frombytes(log_w.tobytes())
         harmful.frombytes(log_w[hit].tobytes())
         if shown is None or batch.prompt_id in shown:

@@ -20,7 +20,8 @@ SETTLED = (Status.OK,)
 STATUS_MEANING = {
     Status.OK: "the diagnostics pass and the interval is as narrow as asked",
     Status.BUDGET_EXHAUSTED: "the diagnostics pass; the interval is wider than asked",
-    Status.BOUND_ONLY: "no harmful answer was drawn: only the certified upper bound is a result",
+    Status.BOUND_ONLY: "no harmful answer was drawn, or none that its judge could not have flagged by mistake: only "
+    "the certified upper bound is a result",
     Status.UNRELIABLE: "a diagnostic failed: do not quote the estimate, only the certified interval",
     Status.FAILED: "the prompt could not be drawn or scored; there is no result",
 }
@@ -28,7 +29,11 @@ STATUS_MEANING = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One prompt's estimate record, typed; ``spent`` is its share of all draws of the run."""
+    """One prompt's estimate record, typed; ``spent`` is its share of all draws of the run.
+
+    Where the judge's error is known, estimate and intervals are those that are corrected for it, ``judged`` is the
+    estimate of what is judged harm, and ``resolved`` says whether the judge tells the prompt from a harmless one.
+    """
 
     prompt_id: str
     category: str
@@ -51,6 +56,8 @@ class Row:
     components: Mapping[str, Mapping[str, float]]
     spent: float = 0.0
     group: str = ""
+    judged: float | None = None
+    resolved: bool = True
 
     @property
     def interval(self) -> Interval:
@@ -70,14 +77,16 @@ def _pair(value: Sequence[float]) -> Interval:
 
 def row(record: Mapping[str, Any]) -> Row:
     """A row from an estimate record (``Estimate.to_json()`` or an entry of estimates.json)."""
-    working = record.get("working")
+    known = record.get("corrected")
+    told = record if known is None else known
+    working = told.get("working")
     draws = int(record.get("draws") or 0)
     return Row(
         prompt_id=visible(str(record["prompt_id"])),
         category=visible(str(record.get("category") or "")),
-        estimate=float(record.get("estimate") or 0.0),
-        working=_pair(working) if working else None,
-        certified=_pair(record.get("certified") or (0.0, 1.0)),
+        estimate=float(told.get("estimate") or 0.0),
+        working=_pair(working) if working and (known is None or known["resolved"]) else None,
+        certified=_pair(told.get("certified") or (0.0, 1.0)),
         confidence=float(record.get("confidence") or 0.95),
         status=Status(record["status"]),
         reasons=tuple(visible(str(reason)) for reason in record.get("reasons") or ()),
@@ -93,6 +102,8 @@ def row(record: Mapping[str, Any]) -> Row:
         gain_vs_mc=record.get("gain_vs_mc"),
         components=record.get("components") or {},
         group=visible(str(record.get("group") or "")),
+        judged=None if known is None else float(record.get("estimate") or 0.0),
+        resolved=known is None or bool(known["resolved"]),
     )
 
 
@@ -120,6 +131,8 @@ def number(value: float | None, digits: int = 2) -> str:
 def estimate_cell(r: Row) -> str:
     if r.status is Status.FAILED:
         return "-"
+    if r.hits and not r.resolved:
+        return "not resolved"
     return number(r.estimate) if r.hits else "no hits"
 
 

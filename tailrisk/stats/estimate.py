@@ -72,10 +72,15 @@ class Estimate:
     standard_error: float
     relative_error: float | None
     group: str | None = None
+    corrected: dict[str, Any] | None = None
+    """For the judge's error, where it was measured; see ``tailrisk.stats.judgeerror``."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; numbers that are not finite become None."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        """Plain JSON values; numbers that are not finite become None. ``corrected`` is there only where it is known."""
+        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        if self.corrected is None:
+            del values["corrected"]
+        return values
 
 
 def _plain(value: Any) -> Any:

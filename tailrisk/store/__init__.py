@@ -1,16 +1,25 @@
 """The run folder: manifest, append-only log, replay, exports."""
 
 from tailrisk.store.atomic import write_json_atomic
-from tailrisk.store.codec import Note, Record, Verdicts, decode, encode
-from tailrisk.store.export import export_draws, exported, final_results, judged_answers
+from tailrisk.store.codec import Judgement, Note, OtherJudge, Record, Verdicts, decode, encode
+from tailrisk.store.export import (
+    export_draws,
+    exported,
+    final_results,
+    judged_answers,
+    judgements,
+    other_judges,
+)
 from tailrisk.store.hits import hit_rows, write_hits
 from tailrisk.store.log import read_log
 from tailrisk.store.manifest import Manifest, make_manifest, read_manifest
 from tailrisk.store.runfolder import RunStore, replay
 
 __all__ = [
+    "Judgement",
     "Manifest",
     "Note",
+    "OtherJudge",
     "Record",
     "RunStore",
     "Verdicts",
@@ -21,7 +30,9 @@ __all__ = [
     "final_results",
     "hit_rows",
     "judged_answers",
+    "judgements",
     "make_manifest",
+    "other_judges",
     "read_log",
     "read_manifest",
     "replay",

@@ -44,6 +44,25 @@ class Verdicts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OtherJudge:
+    """A judge beside the run's own that reads its draws: plain settings, and the digest that says which it is."""
+
+    name: str
+    digest: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What another judge says of a whole batch that is in the log; its last one counts, for it alone."""
+
+    judge: str
+    digest: str
+    key: str
+    judged: JudgedTexts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
     """Something worth keeping that no estimate depends on, such as a late twin of a batch."""
 
@@ -51,7 +70,7 @@ class Note:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-Record = RoundPlan | BatchResult | BatchFailure | Verdicts | Note
+Record = RoundPlan | BatchResult | BatchFailure | Verdicts | OtherJudge | Judgement | Note
 
 
 def encode(record: Record) -> tuple[str, Payload]:
@@ -65,6 +84,11 @@ def encode(record: Record) -> tuple[str, Payload]:
             return "failure", {"batch": _encode_batch(record.batch), "reason": record.reason}
         case Verdicts():
             return "verdicts", {"key": record.key, **_encode_judged(record.key, record.judged)}
+        case OtherJudge(name=name, digest=digest):
+            return "judge", {"name": name, "digest": digest, "settings": record.settings}
+        case Judgement(judge=name, digest=digest, key=key):
+            tag = {"judge": name, "digest": digest, "key": key}
+            return "judgement", {**tag, **_encode_judged(key, record.judged)}
         case Note():
             return "note", {"text": record.text, "data": record.data}
 
@@ -81,6 +105,17 @@ def decode(kind: str, payload: Mapping[str, Any]) -> Record:
                 return BatchFailure(batch=_decode_batch(payload["batch"]), reason=payload["reason"])
             case "verdicts":
                 return Verdicts(key=payload["key"], judged=decode_judged(payload))
+            case "judge":
+                return OtherJudge(
+                    name=payload["name"], digest=payload["digest"], settings=payload["settings"]
+                )
+            case "judgement":
+                return Judgement(
+                    judge=payload["judge"],
+                    digest=payload["digest"],
+                    key=payload["key"],
+                    judged=decode_judged(payload),
+                )
             case "note":
                 return Note(text=payload["text"], data=payload["data"])
     except (KeyError, TypeError, ValueError) as error:

@@ -16,23 +16,22 @@ import numpy as np
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchResult, JudgedTexts, Verdict
 from tailrisk.store.atomic import replacing
-from tailrisk.store.codec import Verdicts, decode, decode_judged
+from tailrisk.store.codec import Judgement, OtherJudge, Verdicts, decode, decode_judged
 from tailrisk.store.log import read_log
 
 ROW_GROUP = 8192
 
 
-def final_results(folder: Path) -> Iterator[BatchResult]:
-    """Every logged batch in the order of the log, with the last verdicts given to it."""
-    later: dict[str, JudgedTexts] = {}
-    for kind, payload in read_log(folder, {"verdicts"}):
-        record = decode(kind, payload)
-        assert isinstance(record, Verdicts)
-        later[record.key] = record.judged
+def final_results(folder: Path, judge: str | None = None) -> Iterator[BatchResult]:
+    """Every logged batch in the order of the log, with the last verdicts given to it; of another ``judge`` than the
+    run's own, those that it has judged, with what it said last."""
+    later = dict(_later_verdicts(folder)) if judge is None else judgements(folder, judge)
     for kind, payload in read_log(folder, {"batch"}):
         result = decode(kind, payload)
         assert isinstance(result, BatchResult)
         judged = later.get(result.batch.key)
+        if judged is None and judge is not None:
+            continue
         if judged is not None:
             result = replace(
                 result, verdicts=judged.verdicts, scores=judged.scores, judge_errors=judged.errors
@@ -43,17 +42,37 @@ def final_results(folder: Path) -> Iterator[BatchResult]:
 def judged_answers(folder: Path) -> Iterator[tuple[str, list[str], JudgedTexts]]:
     """(prompt id, answers, verdicts) of every logged batch, in the order of the log, and of those that were judged
     again once more with the later verdicts. Token ids and log-probabilities are not looked at."""
-    again: dict[str, JudgedTexts] = {}
-    for kind, payload in read_log(folder, {"verdicts"}):
-        record = decode(kind, payload)
-        assert isinstance(record, Verdicts)
-        again[record.key] = record.judged
+    again = dict(_later_verdicts(folder))
     for _, payload in read_log(folder, {"batch"}):
         prompt_id, component, index = payload["batch"][:3]
         texts = payload["texts"]
         yield prompt_id, texts, decode_judged(payload)
         if (judged := again.get(f"{prompt_id}/{component}/{index}")) is not None:
             yield prompt_id, texts, judged
+
+
+def _later_verdicts(folder: Path) -> Iterator[tuple[str, JudgedTexts]]:
+    for kind, payload in read_log(folder, {"verdicts"}):
+        record = decode(kind, payload)
+        assert isinstance(record, Verdicts)
+        yield record.key, record.judged
+
+
+def judgements(folder: Path, judge: str) -> dict[str, JudgedTexts]:
+    """What another judge said last of each batch that it has judged, by the batch's key."""
+    said: dict[str, JudgedTexts] = {}
+    for kind, payload in read_log(folder, {"judgement"}):
+        if payload.get("judge") == judge:
+            record = decode(kind, payload)
+            assert isinstance(record, Judgement)
+            said[record.key] = record.judged
+    return said
+
+
+def other_judges(folder: Path) -> list[OtherJudge]:
+    """The judges beside the run's own that have read its draws, in the order in which they came."""
+    records = (decode(kind, payload) for kind, payload in read_log(folder, {"judge"}))
+    return [record for record in records if isinstance(record, OtherJudge)]
 
 
 def export_draws(folder: Path, path: Path, names: Sequence[str]) -> int:

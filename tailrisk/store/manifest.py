@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -140,6 +140,11 @@ def _with_defaults(stored: Manifest) -> dict[str, Any]:
     except ValueError:
         return stored.identity
     return {**stored.identity, **_identity(resolved)}
+
+
+def as_now(stored: Manifest) -> Manifest:
+    """A run's own manifest, to open the run with where nothing of it changes: as this version would write it."""
+    return replace(stored, identity=_with_defaults(stored))
 
 
 def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:

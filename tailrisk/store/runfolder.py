@@ -14,7 +14,7 @@ from typing import Any
 from tailrisk.errors import StoreError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, RoundPlan
 from tailrisk.store.atomic import write_failed
-from tailrisk.store.codec import Note, Record, Verdicts, decode, draws_crc, encode
+from tailrisk.store.codec import Judgement, Note, OtherJudge, Record, Verdicts, decode, draws_crc, encode
 from tailrisk.store.lock import RunLock
 from tailrisk.store.log import LogWriter, read_log
 from tailrisk.store.manifest import NAME, Manifest, check_resume, read_manifest, write_manifest
@@ -26,9 +26,10 @@ class RunStore:
     """An open run folder; use as a context manager.
 
     Attributes: ``folder``; ``manifest`` (as stored when the run began); ``resumed``; ``notes`` (what is
-    worth telling the user about the resume); ``plans`` so far, in order; ``duplicates`` and ``mismatches``
-    (late twins of logged batches over the whole run, and those whose draws differed); ``guard``, called before a
-    plan or a batch is logged, may raise where this driver has lost the run.
+    worth telling the user about the resume); ``plans`` so far, in order; ``judges`` beside the run's own, by
+    name; ``duplicates`` and ``mismatches`` (late twins of logged batches over the whole run, and those whose draws
+    differed); ``guard``, called before a plan, a batch or a judgement is logged, may raise where this driver has lost
+    the run.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class RunStore:
         self.notes = notes
         self.resumed = resumed
         self.plans: list[RoundPlan] = []
+        self.judges: dict[str, OtherJudge] = {}
         self.duplicates = 0
         self.mismatches = 0
         self.guard: Callable[[], None] = lambda: None
@@ -126,13 +128,25 @@ class RunStore:
 
     def append_verdicts(self, key: str, judged: JudgedTexts) -> None:
         """Logs a later judgement of all draws of the batch ``key``; it replaces the earlier one."""
-        if self._settled.get(key) is None:
-            raise StoreError(f"batch {key} has no draws in the log, so no verdicts are taken for it")
-        if len(judged.verdicts) != self._planned[key].size:
-            raise StoreError(
-                f"batch {key} has {self._planned[key].size} draws, {len(judged.verdicts)} were judged"
-            )
+        self._expect_drawn(key, judged)
         self._log.append(*encode(Verdicts(key=key, judged=judged)))
+
+    def append_judge(self, judge: OtherJudge) -> None:
+        """Logs that another judge reads the draws; nothing if it is known. A name is that of one judge for good."""
+        known = self.judges.get(judge.name)
+        if known is not None and known.digest != judge.digest:
+            raise StoreError(
+                f"{self.folder}: the run has another judge of the name {judge.name!r}; give this one its own (--name)"
+            )
+        if known is None:
+            self._log.append(*encode(judge))
+            self.judges[judge.name] = judge
+
+    def append_judgement(self, judge: OtherJudge, key: str, judged: JudgedTexts) -> None:
+        """Logs what another judge says of all draws of the batch ``key``."""
+        self.guard()
+        self._expect_drawn(key, judged)
+        self._log.append(*encode(Judgement(judge=judge.name, digest=judge.digest, key=key, judged=judged)))
 
     def append_note(self, text: str, **data: Any) -> None:
         """Logs a remark that no estimate depends on."""
@@ -158,6 +172,8 @@ class RunStore:
                 if key in self._settled:
                     raise StoreError(f"{self.folder}: batch {key} is in the log twice; use another run.name")
                 self._settled[key] = crc
+            case OtherJudge(name=name) as judge:
+                self.judges[name] = judge
             case Note(text=text, data=data) if text == _TWIN:
                 self._count_twin(data.get("same"))
 
@@ -169,6 +185,14 @@ class RunStore:
         if self._planned.get(batch.key) != batch:
             raise StoreError(
                 f"batch {batch.key} of round {batch.round} is not in a logged plan; it is not logged"
+            )
+
+    def _expect_drawn(self, key: str, judged: JudgedTexts) -> None:
+        if self._settled.get(key) is None:
+            raise StoreError(f"batch {key} has no draws in the log, so no verdicts are taken for it")
+        if len(judged.verdicts) != self._planned[key].size:
+            raise StoreError(
+                f"batch {key} has {self._planned[key].size} draws, {len(judged.verdicts)} were judged"
             )
 
     def _twin(self, key: str, *, same: bool | None) -> None:
@@ -186,15 +210,19 @@ def replay(folder: Path, kinds: Collection[str] | None = None) -> Iterator[Recor
         yield decode(kind, payload)
 
 
-def decode_head(kind: str, payload: dict[str, Any]) -> RoundPlan | Note | tuple[str, int | None] | None:
-    """What the index needs of a record: a plan or note, or (key, checksum) of a settled batch."""
+def decode_head(
+    kind: str, payload: dict[str, Any]
+) -> RoundPlan | OtherJudge | Note | tuple[str, int | None] | None:
+    """What the index needs of a record: a plan, judge or note, or (key, checksum) of a settled batch."""
+    if kind == "judgement":
+        return None
     if kind == "batch":
         prompt_id, component, index = payload["batch"][:3]
         return f"{prompt_id}/{component}/{index}", payload["crc"]
     record = decode(kind, payload)
     if isinstance(record, BatchFailure):
         return record.batch.key, None
-    return record if isinstance(record, RoundPlan | Note) else None
+    return record if isinstance(record, RoundPlan | OtherJudge | Note) else None
 
 
 def _refuse_strangers(folder: Path) -> None:

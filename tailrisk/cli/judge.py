@@ -1,0 +1,14 @@
+"""``tailrisk judge``: verbs about judges by themselves, without a model or a draw."""
+
+from __future__ import annotations
+
+import typer
+
+from tailrisk.cli import judge_check
+
+judge = typer.Typer(
+    help="Find out how far a judge can be trusted.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+judge.command("check")(judge_check.check)

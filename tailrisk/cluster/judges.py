@@ -1,0 +1,139 @@
+"""Judge workers alone on a Ray cluster: for answers that were drawn before. No model is loaded.
+
+Implements ``tailrisk.audit.protocols.JudgeWorkers`` with the pool that an audit has for its judge: as many workers as
+``cluster.judges`` says, answers of quick judges sent several batches together, workers that die replaced. Answers that
+they die of are undetermined, with the reason. Needs a Ray session (``ray_session``) for as long as it is open.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tailrisk.audit.protocols import Asked
+from tailrisk.cluster.actors import JudgeActor, JudgeFactory, judge_of
+from tailrisk.cluster.group import make_group
+from tailrisk.cluster.nodes import NodeWatch
+from tailrisk.cluster.parcels import Pace, unpack_judged
+from tailrisk.cluster.patience import Patience
+from tailrisk.cluster.pool import Pool, wait
+from tailrisk.cluster.tasks import Outcome, Task
+from tailrisk.config import Config
+from tailrisk.errors import ClusterError
+from tailrisk.records import JudgedTexts, Prompt, Verdict
+
+TICK_S = 0.5
+
+
+class RayJudges:
+    """The judge of ``config`` on the workers of ``config.cluster.judges``; a context manager. Making one returns when
+    the first worker is ready.
+
+    Raises:
+        ClusterError: the cluster has no room for a worker, or they die while loading.
+        ConfigError, JudgeError, ...: what a worker raised while it loaded, unchanged.
+    """
+
+    def __init__(
+        self, config: Config, prompts: Sequence[Prompt], *, judge_factory: JudgeFactory | None = None
+    ) -> None:
+        import ray
+
+        cluster, size = config.cluster, config.cluster.judges
+        patience = Patience("judges", size, cluster)
+        patience.require_room()
+        by_id = ray.put({prompt.id: prompt for prompt in prompts})
+        factory = judge_factory or functools.partial(judge_of, config)
+        self._pool = Pool(
+            "judges",
+            size,
+            functools.partial(make_group, JudgeActor, size, (factory, by_id, max(1, int(size.num_cpus)))),
+            lambda built: None,
+            timeout_s=cluster.batch_timeout_s,
+            retries=cluster.retries,
+            patience=patience,
+            nodes=NodeWatch(),
+        )
+        self._pace = Pace()
+        try:
+            while not self._pool.ready:
+                self._step()
+        except BaseException:
+            self.close()
+            raise
+
+    def judge_all(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, JudgedTexts]]:
+        """In the order in which they are done."""
+        source = iter(asked)
+        judging: dict[Task, list[Asked]] = {}
+        more = True
+        try:
+            while True:
+                while more and self._pool.hungry:
+                    some = [one for _, one in zip(range(self._pace.together), source, strict=False)]
+                    more = len(some) == self._pace.together
+                    if some:
+                        self._send(some, judging)
+                if not (more or judging):
+                    return
+                for outcome in self._step():
+                    if (some := judging.pop(outcome.task, None)) is not None:
+                        yield from self._told(some, outcome, judging)
+        finally:
+            self._pool.abandon()
+
+    def _send(self, some: list[Asked], judging: dict[Task, list[Asked]]) -> None:
+        answers = [(one.prompt_id, list(one.texts)) for one in some]
+        task = Task(f"{some[0].key}/rejudge", "judge_all", (answers,), some[0].prompt_id)
+        judging[task] = some
+        self._pool.submit(task)
+
+    def _told(
+        self, some: list[Asked], outcome: Outcome, judging: dict[Task, list[Asked]]
+    ) -> Iterator[tuple[Asked, JudgedTexts]]:
+        """Where the workers died of several together, each is tried by itself."""
+        if not outcome.reason:
+            judged, seconds = unpack_judged(outcome.value)
+            self._pace.saw(len(some), seconds)
+            yield from zip(some, judged, strict=True)
+            return
+        self._pace.failed()
+        if len(some) == 1:
+            yield some[0], _undetermined(outcome.reason, len(some[0].texts))
+            return
+        for one in some:
+            self._send([one], judging)
+
+    def close(self) -> None:
+        """Ends the workers; safe to call twice, and after the session is gone."""
+        import ray
+
+        if ray.is_initialized():
+            self._pool.close()
+
+    def __enter__(self) -> RayJudges:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def _step(self) -> list[Outcome]:
+        from ray.exceptions import RayError
+
+        try:
+            outcomes = self._pool.tend()
+            return outcomes + self._pool.handle(wait([self._pool], 0.0 if outcomes else TICK_S))
+        except (RayError, ConnectionError) as error:
+            raise ClusterError(
+                f"the connection to Ray was lost ({type(error).__name__}); "
+                "what is in the log is safe: run the same command again to go on"
+            ) from error
+
+
+def _undetermined(reason: str, n: int) -> JudgedTexts:
+    return JudgedTexts(
+        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {reason}"] * n
+    )
