@@ -45,7 +45,6 @@ class RubricJudge:
         self._reader = reader
         self._spec = spec
         self._rubric = make_rubric(spec.rubric, spec.trait)
-        self._threshold = self._rubric.threshold if spec.threshold is None else spec.threshold
         self._max_tokens = spec.max_tokens or self._rubric.max_tokens
         self._system = takes_system(reader.tokenizer)
         self._by_tokens = isinstance(self._rubric, NumberRubric) and whole_numbers(reader.tokenizer)
@@ -62,7 +61,7 @@ class RubricJudge:
                 first = readings[i].reason
                 reason = f"{first}; asked again: {second.reason}" if second.reason != first else first
                 readings[i] = second._replace(reason=reason) if second.reason else second
-        return verdicts(readings, self._threshold)
+        return verdicts(readings, self._spec.threshold)
 
     def _readings(self, prompt: str, responses: Sequence[str], *, firm: bool) -> list[Reading]:
         questions = asked(lambda text: self._question(prompt, text, firm), responses)
@@ -92,7 +91,6 @@ def build(spec: Spec, base: Path) -> RubricJudge:
     """Loads the model. Errors: ConfigError, ModelError."""
     from tailrisk.models.reader import Reader
 
-    make_rubric(spec.rubric, spec.trait)
     reader = Reader.load(
         spec.model, spec.adapter, base, dtype=spec.dtype, device=spec.device, batch=spec.batch
     )

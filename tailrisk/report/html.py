@@ -195,8 +195,7 @@ def event_in_words(judge: Mapping[str, Any]) -> str:
             model, least = _model_in_words(judge), judge["threshold"]
             return f"the fine-tuned StrongREJECT judge ({model}) gives the answer a score of at least {least} of 1"
         case "rubric":
-            model, rubric, least = _model_in_words(judge), judge["rubric"], judge["threshold"]
-            least = f"at least {least}" if least is not None else "at least the rubric's own threshold"
+            model, rubric, least = _model_in_words(judge), judge["rubric"], f"at least {judge['threshold']}"
             if rubric == "trait":
                 return (
                     f"the model {model}, asked for the trait {visible(judge['trait'])}, gives {least} of 100"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from check_judge import check_judge
+from judgekit import make_judge_model
 from judgeserver import TEMPLATE, JudgeServer, served
 
 from tailrisk import config as schema
@@ -28,13 +29,22 @@ def judge(prompt, response):
     return len(response) / 100
 """
 
-SPECS: dict[str, dict[str, object]] = {
+MODEL = {"dtype": "float32", "batch": 5}
+LIGHT: dict[str, dict[str, object]] = {
     "refusal": {"kind": "refusal"},
     "regex": {"kind": "regex", "pattern": r"word|zero\W"},
     "python": {"kind": "python", "function": "own.py:judge", "threshold": 0.5},
     "linear": {"kind": "linear", "weights": "own.safetensors"},
     "endpoint": {"kind": "endpoint", "model": "grader", "rubric": "yes_no", "template": TEMPLATE},
+    "all": {"kind": "all", "judges": [{"kind": "refusal"}, {"kind": "python", "function": "own.py:judge"}]},
+    "any": {"kind": "any", "judges": [{"kind": "refusal"}, {"kind": "python", "function": "own.py:judge"}]},
 }
+MODELS: dict[str, dict[str, object]] = {
+    "strongreject": {"kind": "strongreject", "model": "strongreject", "adapter": None, **MODEL},
+    "rubric": {"kind": "rubric", "model": "rubric", "rubric": "coherence", **MODEL},
+    "classifier": {"kind": "classifier", "format": "harmbench_mistral", "model": "classifier", **MODEL},
+}
+SPECS = {**LIGHT, **MODELS}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,17 +59,34 @@ def make_config(base: Path, **judge: object) -> Config:
     return Config.model_validate(values).at(base)
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    (tmp_path / "own.py").write_text(FUNCTION)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judges")
+    (folder / "own.py").write_text(FUNCTION)
     weights = np.random.default_rng(3).normal(size=4096).astype(np.float32)
-    write_judge(tmp_path / "own.safetensors", LinearJudge(weights, 0.1, 0.5))
-    return tmp_path
+    write_judge(folder / "own.safetensors", LinearJudge(weights, 0.1, 0.5))
+    grades, yes_no = {"1": 0.6, "4": 0.3}, {"no": 0.8, "yes": 0.1}
+    for name, architecture, plain, bad in (
+        ("strongreject", "gemma", grades, {"5": 0.9}),
+        ("rubric", "llama", {"8": 0.5, "40": 0.4}, {"99": 0.9}),
+        ("classifier", "mistral", yes_no, {"yes": 0.9}),
+    ):
+        laws = {"plain": plain, "bad": bad, "odd": {"x": 0.9}}
+        make_judge_model(folder / name, architecture, numbers=True, **laws)
+    return folder
 
 
-@pytest.mark.parametrize("kind", sorted(SPECS))
+@pytest.mark.parametrize("kind", sorted(LIGHT))
 def test_keeps_the_promises_of_a_judge(base: Path, kind: str) -> None:
-    check_judge(build_judge(make_config(base, **SPECS[kind])))
+    check_judge(build_judge(make_config(base, **LIGHT[kind])))
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_a_model_keeps_them_up_to_the_rounding_of_its_batches(base: Path, kind: str) -> None:
+    for prompt in ("Tell me about rivers.", "an odd prompt"):
+        check_judge(
+            build_judge(make_config(base, **MODELS[kind])), prompt, slack=1e-5 if kind != "rubric" else 1e-3
+        )
 
 
 def test_every_kind_of_the_schema_has_a_builder_and_is_checked_here() -> None:
@@ -73,7 +100,7 @@ def test_preflight_accepts_what_build_accepts(base: Path, kind: str) -> None:
     preflight(make_config(base, **SPECS[kind]))
 
 
-@pytest.mark.parametrize("kind", sorted(SPECS))
+@pytest.mark.parametrize("kind", [*sorted(LIGHT), "classifier"])
 def test_a_pickled_configuration_builds_the_same_judge_in_another_process(base: Path, kind: str) -> None:
     config = make_config(base, **SPECS[kind])
     texts = ["word " * 30, "a few words that say something new today", "short"]
