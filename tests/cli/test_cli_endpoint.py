@@ -48,7 +48,8 @@ def laws(monkeypatch) -> Iterator[list[Drawing]]:
         judge = endpoint.build(checked.config.judge, checked.config.base, waits=QUICK)
         clients.append(judge.client)
         cache = cache_of(checked.config)
-        executor = LocalExecutor(made[-1], judge, checked.prompts, cache=cache)
+        laws: Any = made[-1]
+        executor = LocalExecutor(laws, judge, checked.prompts, cache=cache)
         yield executor, executor.card
 
     monkeypatch.setattr(wiring, "check_models", lambda config, prompts: {"model.target": "0" * 64})
