@@ -83,7 +83,7 @@ class LogObserver(Silent):
         if isinstance(outcome, BatchFailure):
             event("batch_failed", key=outcome.batch.key, round=outcome.batch.round, reason=outcome.reason)
             return
-        batch, errors = outcome.batch, sum(map(bool, outcome.judge_errors))
+        batch, errors, calls = outcome.batch, sum(map(bool, outcome.judge_errors)), outcome.judge_calls
         event(
             "batch_done",
             key=batch.key,
@@ -93,6 +93,7 @@ class LogObserver(Silent):
             worker=outcome.worker,
             seconds=round(outcome.seconds, 3),
             **({"judge_errors": errors} if errors else {}),
+            **({} if calls is None else {"judge_calls": calls}),
         )
 
     def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:

@@ -103,7 +103,7 @@ class RayExecutor:
         }
         judge = judge_factory or functools.partial(judge_of, config)
         self.cache = cache_of(config)
-        self._asked_of = {prompt.id: prompt.text for prompt in prompts} if self.cache else {}
+        self._asked_of = {prompt.id: prompt.text for prompt in prompts} if self.cache is not None else {}
         self._holders = {
             name: pool(name, ModelActor, factories[name], cluster.pools[name]) for name in self._parts.held
         }

@@ -118,7 +118,8 @@ class Line:
         now = time.monotonic()
         if ticket.epoch == self._epoch:
             self._epoch += 1
-            self._ease = self.limit / 2
+            if not self._failures:  # where this trouble began, however low it brings the limit
+                self._ease = self.limit / 2
             self.limit = max(1.0, self.limit / 2)
         if after_s is not None:
             self._paused_until = max(self._paused_until, now + after_s)

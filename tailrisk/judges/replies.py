@@ -88,7 +88,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, place: str)
     code, message = _said(body)
     if status in (401, 403):
         # What such servers say may hold a part of the key.
-        hint = "is the key right, and may it use this model?"
+        hint = "look whether the key is right and may use this model"
         return TryError(f"{reason}: the server refuses access; {hint}", nobody=True)
     if status in NOBODY:
         said = f": {message}" if message else ""

@@ -75,6 +75,7 @@ class ChatClient:
     ) -> None:
         self._url = f"{url}/chat/completions"
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        self._secret = key
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"
         parts = urlsplit(url)
@@ -135,7 +136,7 @@ class ChatClient:
             except UnreadableError as error:
                 unread += 1
                 if unread > REREAD or tries >= self._tries:
-                    return Failed(f"{error} (asked {_times(unread)})")
+                    return Failed(self._clean(f"{error} (asked {_times(unread)})"))
             except TryError as error:
                 if error.nobody:
                     return Failed(f"{JUDGE_GONE}{error.reason}")
@@ -162,6 +163,7 @@ class ChatClient:
             self._ever = True
             return question.read(reply)
         except TryError as error:
+            error.reason = self._clean(error.reason)
             if error.nobody:
                 self.line.refuse(error.reason)
             elif error.strain:
@@ -202,6 +204,10 @@ class ChatClient:
             return read_reply(body, len(data))
         except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise TryError(f"the server's reply is malformed ({type(error).__name__})", again=True) from None
+
+    def _clean(self, reason: str) -> str:
+        """Without the key: a server may say back what it was sent."""
+        return reason if self._secret is None else reason.replace(self._secret, "***")
 
     def _backoff(self, tries: int) -> float:
         most = min(self._waits.most, self._waits.first * 2 ** (tries - 1))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fakerun import CASES, TableLaws, write_config
-from judgeserver import TEMPLATE, Fault, JudgeServer, served
+from judgeserver import TEMPLATE, Call, Fault, JudgeServer, served
 
 from tailrisk.audit.local import LocalExecutor
 from tailrisk.audit.verdictcache import cache_of
@@ -49,7 +48,8 @@ def laws(monkeypatch) -> Iterator[list[Drawing]]:
         judge = endpoint.build(checked.config.judge, checked.config.base, waits=QUICK)
         clients.append(judge.client)
         cache = cache_of(checked.config)
-        executor = LocalExecutor(made[-1], judge, checked.prompts, cache=cache)
+        laws: Any = made[-1]
+        executor = LocalExecutor(laws, judge, checked.prompts, cache=cache)
         yield executor, executor.card
 
     monkeypatch.setattr(wiring, "check_models", lambda config, prompts: {"model.target": "0" * 64})
@@ -65,57 +65,46 @@ def settings(url: str, **changes: Any) -> dict[str, Any]:
     return {**values, "key_env": "JUDGE_KEY", "retries": 2, "patience_s": 0.5, **changes}
 
 
-def audit(path: Path, *words: str) -> int:
-    return run(["audit", str(path), "--short-ok", *words])
-
-
-def estimates(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / "estimates.json").read_text())["estimates"]
-
-
 def test_an_outage_ends_the_audit_and_the_next_run_draws_nothing_again(tmp_path, laws, capfd):
+    """And the key is nowhere but in the requests, whatever the server says."""
     up = {"calls": 60}
-    server = JudgeServer(fault=lambda call: Fault(503) if call.number >= up["calls"] else None)
-    with served(server):
-        path = write_config(tmp_path, GOOD, budget=SMALL, judge=settings(server.url))
-        assert run(["audit", str(path)]) == 1
-        said = "".join(capfd.readouterr())
-        assert "error: no judge: no reply from 127.0.0.1" in said and "same command again" in said
-        folder = tmp_path / "runs" / "run"
-        assert not (folder / "estimates.json").exists() and "prompts: " not in said
-        up["calls"] = 10**9
-        assert audit(path) == 0
-        said = "".join(capfd.readouterr())
-        assert "judge calls: " in said and "were seen before" in said
-    drawn = [r for r in replay(folder) if isinstance(r, BatchResult)]
-    assert laws[0].calls + laws[1].calls == len(drawn), "what was drawn is not drawn again"
-    undetermined = [e["undetermined"] for e in estimates(folder)]
-    assert undetermined == [0, 0]
-    capfd.readouterr()
-    assert run(["show", str(folder)]) == 0
-    assert "were seen before" in "".join(capfd.readouterr())
-    page = (folder / "report.html").read_text()
-    assert "judge calls" in page and "asked by the rubric yes/no" in page
-
-
-def test_the_key_is_nowhere_but_in_the_request(tmp_path, laws, capfd):
     odd = Fault(500, json.dumps({"error": {"message": f"bad key {KEY}", "type": KEY}}).encode())
-    server = JudgeServer(fault=lambda call: odd if call.number % 7 == 3 and call.try_ < 1 else None)
+
+    def fault(call: Call) -> Fault | None:
+        return odd if call.number >= up["calls"] or (call.number % 7 == 3 and not call.try_) else None
+
+    server = JudgeServer(fault=fault)
+    folder = tmp_path / "runs" / "run"
     with served(server):
         tracking = {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
         path = write_config(tmp_path, GOOD, budget=SMALL, judge=settings(server.url), tracking=tracking)
-        assert audit(path, "-v") == 0
-        refused = JudgeServer(fault=lambda call: Fault(401, odd.body))
-        with served(refused):
-            other = write_config(
-                tmp_path / "other", GOOD, budget=SMALL, judge=settings(refused.url), tracking=tracking
-            )
-            assert run(["audit", str(other), "-v"]) == 1
+        assert run(["audit", str(path), "-v"]) == 1
+        outage = "".join(capfd.readouterr())
+        assert "error: no judge: no reply from 127.0.0.1" in outage and "same command again" in outage
+        assert not (folder / "estimates.json").exists() and "prompts: " not in outage
+        up["calls"] = 10**9
+        assert run(["audit", str(path), "-v", "--short-ok"]) == 0
     said = "".join(capfd.readouterr())
-    assert "refuses access" in said and KEY not in said
-    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert "judge calls: " in said and "were seen before" in said
+    drawn = [r for r in replay(folder) if isinstance(r, BatchResult)]
+    assert laws[0].calls + laws[1].calls == len(drawn), "what was drawn is not drawn again"
+    estimates = json.loads((folder / "estimates.json").read_text())["estimates"]
+    assert [e["undetermined"] for e in estimates] == [0, 0]
+    assert run(["show", str(folder)]) == 0
+    shown = "".join(capfd.readouterr())
+    assert "were seen before" in shown
+    page = (folder / "report.html").read_text()
+    assert "judge calls" in page and "asked by the rubric yes/no" in page
+
+    with served(JudgeServer(fault=lambda call: Fault(401, odd.body))) as other:
+        refused = write_config(tmp_path / "other", GOOD, budget=SMALL, judge=settings(other.url))
+        assert run(["audit", str(refused), "-v"]) == 1
+    told = "".join(capfd.readouterr())
+    assert "refuses access" in told
+    assert {h["Authorization"] for h in [*server.headers, *other.headers]} == {f"Bearer {KEY}"}
+    assert KEY not in outage + said + shown + told
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert (tmp_path / "mlflow.db") in files
+    assert (tmp_path / "mlflow.db") in files and (folder / "run.log") in files
     assert [str(p) for p in files if KEY.encode() in p.read_bytes()] == []
 
 
