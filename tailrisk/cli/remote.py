@@ -41,9 +41,12 @@ def check_remote(path: Path, overrides: Sequence[str]) -> Remote:
     if "prompts.path" not in absent:
         check_budget(config, len(load_prompts(config)))
     # Of a judge that is a model, as of the target, the names alone are looked at here.
-    judges = dict(judges_of(config.judge))
-    absent_judges = [at for at, j in judges.items() if j.has_model or f"{at}.function" in absent]
-    check_judge(on_cluster(config), absent_judges)
+    elsewhere = [
+        at
+        for at, judge in judges_of(config.judge)
+        if judge.has_model or not absent.isdisjoint({f"{at}.function", f"{at}.weights"})
+    ]
+    check_judge(on_cluster(config), elsewhere)
     check_uri(config)
     _check_models(config, absent)
     return Remote(config, [f"{n.field} {n.text}" for n in named if n.elsewhere])

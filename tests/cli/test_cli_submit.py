@@ -199,6 +199,10 @@ def test_trouble_with_the_cluster_is_an_error_of_its_own(audit, monkeypatch, cap
             ["run.dir=/shared/runs", "judge={kind: python, function: 'none.py:f'}"],
             ["judge.function", "no file"],
         ),
+        (
+            ["run.dir=/shared/runs", "judge={kind: linear, weights: none.safetensors}"],
+            ["judge.weights", "no file"],
+        ),
     ],
 )
 def test_what_cannot_run_there_is_refused_before_anything_is_sent(audit, monkeypatch, capfd, changes, told):
@@ -210,16 +214,22 @@ def test_what_cannot_run_there_is_refused_before_anything_is_sent(audit, monkeyp
     assert "secret" not in err
 
 
-def test_what_is_only_there_is_left_to_the_cluster(audit, server, capfd):
+@pytest.mark.parametrize(
+    ("judge", "expected"),
+    [
+        ("{kind: python, function: '/shared/judge.py:f'}", "judge.function /shared/judge.py"),
+        ("{kind: linear, weights: /shared/judge.safetensors}", "judge.weights /shared/judge.safetensors"),
+    ],
+)
+def test_what_is_only_there_is_left_to_the_cluster(audit, server, capfd, judge, expected):
     server()
-    there = ["prompts.path=/shared/p.jsonl", "target.model=/shared/model"]
-    there += ["judge={kind: python, function: '/shared/judge.py:f'}"]
+    there = ["prompts.path=/shared/p.jsonl", "target.model=/shared/model", f"judge={judge}"]
     assert submit(audit, *SHARED, *(word for change in there for word in ("--set", change))) == 0
     err = capfd.readouterr().err
     for name in (
         "prompts.path /shared/p.jsonl",
         "target.model /shared/model",
-        "judge.function /shared/judge.py",
+        expected,
     ):
         assert f"not sent, expected on the cluster: {name}" in err
 
