@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from tailrisk.cluster import ray_session, session
 from tailrisk.cluster.session import probe_address, sweep_temp
+from tailrisk.config import ClusterConfig, PoolConfig
 from tailrisk.errors import ClusterError
 
 pytestmark = pytest.mark.cluster
@@ -105,6 +107,29 @@ def test_local_starts_and_stops_its_own(tmp_path):
     assert not Path(facts["session"]).exists()
     assert gone(facts["session"])
     assert [p for p in (tmp_path / "home").rglob("*") if p.is_file()] == [], "no token written into the home"
+
+
+SHARDED = PoolConfig(max=3, num_cpus=1.5, tensor_parallel=2, pipeline_parallel=2)
+
+
+@pytest.mark.parametrize(
+    ("cores", "pools", "asked"),
+    [
+        (1, {"models": SHARDED}, 18),
+        (1, {"models": SHARDED, "checkpoints": PoolConfig(max=2, num_cpus=3)}, 24),
+        (1, {"models": PoolConfig(max=2, num_cpus=0.25), "judges": PoolConfig(max=4, num_cpus=0.5)}, 3),
+        (32, {"models": SHARDED}, 32),
+        (None, {"models": PoolConfig(max=2)}, 2),
+    ],
+)
+def test_local_has_room_for_every_process_of_every_worker(monkeypatch, cores, pools, asked):
+    """Ranks of a sharded worker that find no room would be waited for without end: the cluster is ours alone."""
+    given: list[Any] = []
+    monkeypatch.setattr(session, "_init", lambda **options: given.append(options["num_cpus"]))
+    monkeypatch.setattr(session.os, "cpu_count", lambda: cores)
+    with ray_session(ClusterConfig(**pools)):
+        pass
+    assert given == [asked]
 
 
 def assert_token_is_asked_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
