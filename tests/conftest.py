@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +20,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.basetemp is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        # Stores and databases sync with every step: on a disk that several processes write to, each may take 0.1 s.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if hasattr(config.option, "loadscopereorder"):
         # It would begin with the groups of most tests, and end with a few that take minutes, one process idle.
         config.option.loadscopereorder = False
@@ -37,9 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
         groups.setdefault(group, []).append(item)
 
-    def cost(tests: list[pytest.Item]) -> tuple[int, int]:
-        slow = ("slow", "nightly")
-        return sum(any(map(test.get_closest_marker, slow)) for test in tests), len(tests)
+    def cost(tests: list[pytest.Item]) -> tuple[bool, int, int]:
+        slow, ray = ("slow", "nightly"), tests[0].get_closest_marker("cluster") is not None
+        return ray, sum(any(map(test.get_closest_marker, slow)) for test in tests), len(tests)
 
     if "PYTEST_XDIST_WORKER" in os.environ:
         items[:] = [test for tests in sorted(groups.values(), key=cost, reverse=True) for test in tests]

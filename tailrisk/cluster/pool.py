@@ -1,4 +1,4 @@
-"""A pool of like workers: bounded work in flight, replacement of the dead, blame, growth and shrinking.
+"""A pool of like workers: bounded work in flight, replacement of the dead, growth and shrinking.
 
 The pool never blocks: the owner asks for ``refs``, waits for any of them, and hands the ready ones to
 ``handle``, which returns outcomes; ``tend`` does what only time brings about (deadlines, new workers, idle
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tailrisk.audit.protocols import PoolStatus
+from tailrisk.cluster.blame import Suspects
 from tailrisk.cluster.group import Group, RankLostError, ready
 from tailrisk.cluster.journal import Journal
 from tailrisk.cluster.nodes import NodeWatch
@@ -26,7 +27,6 @@ from tailrisk.errors import ClusterError, TailriskError
 BUILD_TIMEOUT_S = 600.0
 """Least time limit for loading a model; a longer ``batch_timeout_s`` takes its place."""
 START_DEATHS = 3
-GIVEN_UP_IN_A_ROW = 5
 
 
 class Pool:
@@ -61,7 +61,7 @@ class Pool:
         self._sizing = Sizing(config, held=self._in_flight)
         self._blame = Blame(retries, by_subject=by_subject)
         self._waiting: deque[Task] = deque()
-        self._suspects: deque[Task] = deque()
+        self._suspects = Suspects(name, self._blame, self.journal)
         self._replicas: list[Replica] = []
         self._made = 0
         self._start_deaths: set[str] = set()
@@ -88,7 +88,7 @@ class Pool:
             placing=stages[Stage.PLACING],
             building=stages[Stage.BUILDING],
             ready=stages[Stage.READY],
-            waiting=sum(t.batches for queue in (self._waiting, self._suspects) for t in queue),
+            waiting=sum(t.batches for t in self._waiting) + len(self._suspects),
             running=sum(c.task.batches for r in self._replicas for c in r.calls if not c.orphan),
             retries=self.journal.retries,
             preemptions=self.preempted,
@@ -136,7 +136,7 @@ class Pool:
         """Lost nodes, deadlines, replacement, growth, shrinking; then idle hands get work."""
         self._see_nodes()
         outcomes = [o for replica in list(self._replicas) for o in self._deadline(replica)]
-        outcomes += self._hopeless()
+        outcomes += self._suspects.hopeless(self._waiting)
         self._resize()
         self._assign()
         return outcomes
@@ -225,7 +225,7 @@ class Pool:
             self._waiting.extendleft(reversed(tasks))
             return outcomes
         how = "the worker process ended" if error.__cause__ else str(error)
-        return outcomes + self._suspect(tasks, how, certain=len(calls) == 1)
+        return outcomes + self._suspects.accuse(tasks, how, certain=len(calls) == 1)
 
     def _deadline(self, replica: Replica) -> list[Outcome]:
         waited = replica.waited()
@@ -245,33 +245,7 @@ class Pool:
         self._drop(replica)
         self._waiting.extendleft(c.task for c in reversed(rest) if not c.orphan)
         how = f"not done after {self._timeout_s:g} s, cluster.batch_timeout_s"
-        return self._suspect([] if hung.orphan else [hung.task], how, certain=True)
-
-    def _suspect(self, tasks: list[Task], how: str, *, certain: bool) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for task in tasks:
-            if reason := self._blame.death(task, how, certain=certain):
-                if task.batches == 1:
-                    self.journal.given_up(task)
-                outcomes.append(Outcome(task, None, "", reason))
-            else:
-                self._suspects.append(task)
-        if self._blame.given_up >= GIVEN_UP_IN_A_ROW:
-            raise ClusterError(
-                f"cluster.{self.name}: {self._blame.given_up} tasks in a row killed their workers, and none "
-                f"was finished in between (last: {how}); the workers seem at fault: look at their memory"
-            )
-        return outcomes
-
-    def _hopeless(self) -> list[Outcome]:
-        """Those that wait and are of a subject that was found guilty."""
-        outcomes: list[Outcome] = []
-        if self._blame.guilty:
-            for queue in (self._waiting, self._suspects):
-                for task in [t for t in queue if t.subject in self._blame.guilty]:
-                    queue.remove(task)
-                    outcomes.append(Outcome(task, None, "", self._blame.guilty[task.subject]))
-        return outcomes
+        return self._suspects.accuse([] if hung.orphan else [hung.task], how, certain=True)
 
     def _drop(self, replica: Replica) -> None:
         self.journal.gone(replica)

@@ -51,6 +51,8 @@ except BaseException as error:
     sys.exit(1)
 """
 
+_REFUSED = "InvalidAuthToken"
+
 
 @contextlib.contextmanager
 def ray_session(cluster: ClusterConfig) -> Iterator[None]:
@@ -140,24 +142,48 @@ def probe_address(address: str, timeout_s: float = JOIN_TIMEOUT_S) -> None:
         "or set cluster.address to 'local' to start one just for this audit"
     )
     _probe_socket(address, remedy)
-    command = [sys.executable, "-c", _PROBE, address]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
+    ended, said = _join(address, timeout_s)
+    if _REFUSED in said:
+        raise ClusterError(
+            f"cluster.address {address!r}: the cluster asks for a token that this process does not have; "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
         )
-    except subprocess.TimeoutExpired as error:
-        if b"InvalidAuthToken" in (error.stderr or b""):
-            raise ClusterError(
-                f"cluster.address {address!r}: the cluster asks for a token that this process does not have; "
-                "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
-            ) from None
+    if ended is None:
         raise ClusterError(
             f"cluster.address {address!r}: no Ray cluster answered within {timeout_s:g} s; {remedy}"
-        ) from None
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[-1] if lines else f"exit status {done.returncode}"
+        )
+    if ended != 0:
+        lines = said.strip().splitlines()
+        reason = lines[-1] if lines else f"exit status {ended}"
         raise ClusterError(f"cluster.address {address!r}: cannot join a Ray cluster ({reason}); {remedy}")
+
+
+def _join(address: str, timeout_s: float) -> tuple[int | None, str]:
+    """The probe's exit status, None if it had to be ended, and what it said. One that is refused for want of a token
+    would try again and again, and is ended at once."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROBE, address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as probe:
+        assert probe.stderr is not None
+        late = threading.Timer(timeout_s, probe.kill)
+        late.start()
+        said = ""
+        try:
+            for line in probe.stderr:
+                said += line
+                if _REFUSED in line:
+                    break
+            else:
+                probe.wait()
+        finally:
+            late.cancel()
+            probe.kill()
+    return (None if probe.returncode == -signal.SIGKILL else probe.returncode), said
 
 
 def _probe_socket(address: str, remedy: str) -> None:

@@ -42,14 +42,16 @@ def config_in(folder: Path) -> Config:
                 {"name": "opened", "kind": "prefix", "text": "w1"},
             ],
             "judge": {"kind": "python", "function": "judge.py:harmful"},
-            "budget": {"draws": 400, "pilot": 36, "batch": 64, "rounds": 2, "target_share": 0.3},
-            "stop": {"log_width": 1.5},
+            "budget": {"draws": 1600, "pilot": 144, "batch": 256, "rounds": 2, "target_share": 0.3},
+            "stop": {"log_width": 0.75},
         }
     ).at(folder)
 
 
 @pytest.mark.slow
 def test_the_whole_audit_is_unbiased(folder: Path):
+    """24 audits: their cost is that of their batches, so more draws in each see more of a bias in the laws than more
+    audits would. What adapting to results may do to small audits, the toys see, whose audits cost next to nothing."""
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
@@ -70,11 +72,11 @@ def test_the_whole_audit_is_unbiased(folder: Path):
         assert 1e-4 < truth[-1] < 3e-2, truth
         assert early > 0.15 * truth[-1], "answers that stop early must matter"
 
-    ratios = audited(config, prompts, 60) / truth
+    ratios = audited(config, prompts, 24) / truth
     z = (ratios.mean(axis=0) - 1) / (ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios)))
     assert np.abs(z).max() < 3.0, (truth, ratios.mean(axis=0), z)
     # Far better than plain sampling with as many draws, so that 3 standard errors are a sharp test.
-    monte_carlo = np.sqrt((1 - np.array(truth)) / (200 * np.array(truth)))
+    monte_carlo = np.sqrt((1 - np.array(truth)) / (800 * np.array(truth)))
     assert (ratios.std(axis=0, ddof=1) < 0.75 * monte_carlo).all(), (ratios.std(axis=0), monte_carlo)
 
 

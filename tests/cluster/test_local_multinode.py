@@ -1,4 +1,4 @@
-"""clusters/local-multinode.py: nodes come, are joined, and all their processes go again."""
+"""clusters/local-multinode.py: nodes come, are joined and left running, and all their processes go again."""
 
 from __future__ import annotations
 
@@ -97,12 +97,24 @@ def test_nodes_come_are_joined_and_go(port, tmp_path, monkeypatch):
     for name, value in (joined | {"RAY_AUTH_MODE": "disabled"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ClusterError, match="asks for a token"):
-        probe_address(f"127.0.0.1:{port}", timeout_s=8.0)
+        probe_address(f"127.0.0.1:{port}", timeout_s=60.0)
     out, err = driver.communicate(timeout=90)
     assert driver.returncode == 0, err
     facts = json.loads(out)
     assert len(facts["nodes"]) == 3 and set(facts["ran"]) == set(facts["nodes"])
     assert set(facts["nodes"].values()) == {"127.0.0.1"}
+
+    again = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("sessiondriver.py")), "auto"],
+        env=joined | {"RAY_ADDRESS": f"127.0.0.1:{port}"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert again.returncode == 0, again.stderr
+    told, left = map(json.loads, again.stdout.splitlines())
+    assert told["cpus"] == len(facts["nodes"]), "the first that left it has left it running"
+    assert left == {"changed": []}
 
     ours = processes(folder) - {bystander.pid}
     assert len(ours) > 9

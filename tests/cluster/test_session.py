@@ -1,10 +1,9 @@
-"""Starting, joining and leaving Ray, each in a process of its own with a home of its own."""
+"""Starting and leaving a Ray of our own, each in a process of its own with a home of its own; what cannot be joined."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -16,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from tailrisk.cluster import ray_session, session
 from tailrisk.cluster.session import probe_address, sweep_temp
+from tailrisk.config import ClusterConfig, PoolConfig
 from tailrisk.errors import ClusterError
 
 pytestmark = pytest.mark.cluster
@@ -62,38 +63,6 @@ def _commands() -> Iterator[str]:
             continue
 
 
-@pytest.fixture
-def head(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A cluster somebody else started, with a token: (address, token)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token = secrets.token_hex(16)
-    folder = Path("/tmp") / f"trh-{os.getpid()}"
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
-    command += [f"--temp-dir={folder}", "--num-cpus=5", "--include-dashboard=false", "--disable-usage-stats"]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield f"127.0.0.1:{port}", token
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert gone(str(folder))
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
-
-
 def test_local_starts_and_stops_its_own(tmp_path):
     driver = Driver(tmp_path / "home", "local", RAY_ADDRESS="127.0.0.1:1")
     facts = driver.line()
@@ -107,10 +76,33 @@ def test_local_starts_and_stops_its_own(tmp_path):
     assert [p for p in (tmp_path / "home").rglob("*") if p.is_file()] == [], "no token written into the home"
 
 
+SHARDED = PoolConfig(max=3, num_cpus=1.5, tensor_parallel=2, pipeline_parallel=2)
+
+
+@pytest.mark.parametrize(
+    ("cores", "pools", "asked"),
+    [
+        (1, {"models": SHARDED}, 18),
+        (1, {"models": SHARDED, "checkpoints": PoolConfig(max=2, num_cpus=3)}, 24),
+        (1, {"models": PoolConfig(max=2, num_cpus=0.25), "judges": PoolConfig(max=4, num_cpus=0.5)}, 3),
+        (32, {"models": SHARDED}, 32),
+        (None, {"models": PoolConfig(max=2)}, 2),
+    ],
+)
+def test_local_has_room_for_every_process_of_every_worker(monkeypatch, cores, pools, asked):
+    """Ranks of a sharded worker that find no room would be waited for without end: the cluster is ours alone."""
+    given: list[Any] = []
+    monkeypatch.setattr(session, "_init", lambda **options: given.append(options["num_cpus"]))
+    monkeypatch.setattr(session.os, "cpu_count", lambda: cores)
+    with ray_session(ClusterConfig(**pools)):
+        pass
+    assert given == [asked]
+
+
 def assert_token_is_asked_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(ClusterError, match=r"asks for a token that this process does not have"):
-        probe_address(address, timeout_s=6.0)
+        probe_address(address, timeout_s=60.0)
 
 
 def test_local_needs_its_token_and_stops_on_ctrl_c(tmp_path, monkeypatch):
@@ -131,18 +123,6 @@ def test_driver_killed_outright_leaves_no_processes(tmp_path):
     assert gone(facts["session"])
     sweep_temp()
     assert not Path(facts["session"]).exists()
-
-
-def test_join_and_leave_running(tmp_path, head, monkeypatch):
-    address, token = head
-    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    for given, extra in ((address, {}), ("auto", {"RAY_ADDRESS": address})):
-        driver = Driver(tmp_path / "home", given, **secret, **extra)
-        assert driver.line()["cpus"] == 5
-        out, err = driver.process.communicate(timeout=60)
-        assert driver.process.returncode == 0, err
-        assert json.loads(out) == {"changed": []}
-    assert_token_is_asked_for(address, monkeypatch)
 
 
 def test_addresses_that_do_not_answer(tmp_path, monkeypatch):

@@ -94,9 +94,9 @@ def test_a_lost_rank_takes_its_group_along_and_the_numbers_stay(ray_local, tmp_p
 
 
 def test_a_rank_that_hangs_raises_or_goes_astray(executor, tmp_path):
-    prompts = prompts_of("hang-0", "raise-0", "fine-0", "fine-1")
+    prompts, astray = prompts_of("hang-0", "raise-0", "fine-0", "fine-1"), prompts_of("apart-0")
     batches = batches_of(prompts, each=1)
-    pool = executor(prompts, laws=MakeShardLaws(tmp_path), batch_timeout_s=4.0, retries=1, **TWO)
+    pool = executor([*prompts, *astray], laws=MakeShardLaws(tmp_path), batch_timeout_s=4.0, retries=1, **TWO)
     outcomes = {o.batch.prompt_id: o for o in pool.run(batches)}
     assert isinstance(outcomes["raise-0"], BatchFailure)
     assert "no memory left" in outcomes["raise-0"].reason
@@ -107,6 +107,5 @@ def test_a_rank_that_hangs_raises_or_goes_astray(executor, tmp_path):
         np.testing.assert_array_equal(outcomes[prompt_id].log_q, want.log_q)
     assert attempts(tmp_path)["fine-0"] <= 6, "both ranks, three times, and once here"
 
-    astray = prompts_of("apart-0")
     with pytest.raises(ClusterError, match="disagree about the token ids"):
-        list(executor(astray, laws=MakeShardLaws(tmp_path), **TWO).run(batches_of(astray)))
+        list(pool.run(batches_of(astray)))

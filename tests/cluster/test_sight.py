@@ -7,8 +7,6 @@ import re
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,19 +21,6 @@ from tailrisk.cluster import RayExecutor
 from tailrisk.records import BatchFailure, BatchResult, RoundPlan, Verdict
 
 Numbers = dict[str, dict[tuple[tuple[str, str], ...], float]]
-
-
-@pytest.fixture(scope="module")
-def ray_quick() -> Iterator[None]:
-    """A local Ray that hands on its metrics twice a second."""
-    from tailrisk.cluster import ray_session
-    from tailrisk.config import ClusterConfig, PoolConfig
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        patch.setenv("RAY_metrics_report_interval_ms", "500")
-        with ray_session(ClusterConfig(models=PoolConfig(max=4, num_cpus=1))):
-            yield
 
 
 def scrape(url: str) -> tuple[Numbers, str]:
@@ -54,7 +39,7 @@ def scrape(url: str) -> tuple[Numbers, str]:
 
 @pytest.mark.cluster
 def test_prometheus_the_log_and_the_terminal_tell_what_the_audit_did(
-    ray_quick, tmp_path, capsys, monkeypatch
+    ray_local, tmp_path, capsys, monkeypatch
 ):
     from fakeworkers import make_config
 
@@ -122,7 +107,7 @@ def test_prometheus_the_log_and_the_terminal_tell_what_the_audit_did(
 
 
 @pytest.mark.cluster
-def test_a_cluster_that_lets_in_without_a_token_is_told_of(ray_quick, monkeypatch):
+def test_a_cluster_that_lets_in_without_a_token_is_told_of(ray_local, monkeypatch):
     import ray
     from ray import _raylet
 

@@ -100,6 +100,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "model"), CASES)
 def test_ranks_have_the_law_of_one_process(ranks: Path, way: str, model: str):
     first, second = found(ranks, f"{way}-{model}")
