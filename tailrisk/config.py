@@ -7,6 +7,7 @@ Unknown keys are refused. Relative paths are relative to the file that names the
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from tailrisk.judgeconfig import JudgeConfig as JudgeConfig
 from tailrisk.judgeconfig import PythonJudge as PythonJudge
 from tailrisk.judgeconfig import RefusalJudge as RefusalJudge
 from tailrisk.judgeconfig import RegexJudge as RegexJudge
+from tailrisk.judgeconfig import StrongJudge as StrongJudge
 from tailrisk.methodconfig import GridConfig as GridConfig
 from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, SearchMethod
 from tailrisk.methodconfig import SearchGrid as SearchGrid
@@ -32,6 +34,8 @@ from tailrisk.proposalconfig import VectorProposal as VectorProposal
 from tailrisk.runconfig import RunConfig, working_copies
 from tailrisk.trainingconfig import LoraTraining
 
+ROUNDS_BESIDE = 3
+"""Rounds that are not among ``budget.rounds``: pilots, and the last one."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -105,6 +109,8 @@ class Config(Section):
     prompts: PromptsConfig
     proposals: tuple[ProposalConfig, ...] = ()
     judge: JudgeConfig
+    strong_judge: StrongJudge | None = None
+    """Null: the word of ``judge`` counts."""
     budget: BudgetConfig = BudgetConfig()
     stop: StopConfig = StopConfig()
     method: MethodConfig = MixtureMethod()
@@ -164,6 +170,28 @@ class Config(Section):
                     f"proposals: {proposal.name!r} is mixed with the target token by token, so its model must be "
                     "beside it; leave out cluster.checkpoints, or mix and switch"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _strong_judge(self) -> Config:
+        strong = self.strong_judge
+        if strong is None:
+            if self.cluster.strong_judges is not None:
+                raise ValueError("cluster.strong_judges is for a strong judge, and strong_judge is not given")
+            return self
+        if self.method.kind != "mixture":
+            raise ValueError(
+                f"strong_judge: its samples are planned with the rounds of method mixture, and method is "
+                f"{self.method.kind!r}; leave out strong_judge, or method"
+            )
+        needed = math.ceil(strong.least * self.budget.draws) + self.budget.rounds + ROUNDS_BESIDE
+        if strong.calls < needed:
+            raise ValueError(
+                f"strong_judge.calls is {strong.calls:,}, and {needed:,} are needed to read each of "
+                f"{self.budget.draws:,} draws (budget.draws) with probability {strong.least:g} "
+                "(strong_judge.least), and one more in each round: "
+                "raise strong_judge.calls, or lower strong_judge.least or budget.draws"
+            )
         return self
 
     @property

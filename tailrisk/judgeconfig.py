@@ -34,3 +34,15 @@ class PythonJudge(JudgeSection):
 
 
 JudgeConfig = Annotated[RefusalJudge | RegexJudge | PythonJudge, Field(discriminator="kind")]
+
+
+class StrongJudge(Section):
+    """A second judge, whose word counts, on a sample of the draws.
+
+    ``calls``: answers that it reads over the whole run, never more. ``least``: smallest probability with which a
+    draw is in the sample; the certified upper end and the misses that may be found rest on it.
+    """
+
+    judge: JudgeConfig
+    calls: int = Field(ge=1)
+    least: float = Field(default=0.02, gt=0.0, le=1.0)

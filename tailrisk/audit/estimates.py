@@ -16,7 +16,7 @@ def estimate_all(state: AuditState) -> list[Estimate]:
 def estimate_complete(state: AuditState, prompt_id: str) -> None:
     """Estimates a prompt whose last batch has just come, while the workers are busy with the others'."""
     ledger = state.ledgers[prompt_id]
-    if ledger.entries[-1].complete:
+    if ledger.entries[-1].settled:
         estimate_one(state, ledger)
 
 

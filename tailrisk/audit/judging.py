@@ -7,7 +7,7 @@ next run judges it before it draws anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tailrisk.audit.protocols import Executor
 from tailrisk.audit.state import AuditState
@@ -22,7 +22,8 @@ class JudgeWatch:
     """Counts one round's judge errors. Raises JudgeError when none of the first three batches could be
     judged, or when more than half of the round's draws could not."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str = "judge") -> None:
+        self._who = who
         self._batches = 0
         self._draws = 0
         self._errors = 0
@@ -31,9 +32,13 @@ class JudgeWatch:
     def see(self, outcome: BatchResult | BatchFailure) -> None:
         if isinstance(outcome, BatchFailure):
             return
-        errors = [e for e in outcome.judge_errors if e]
+        self.count(outcome.judge_errors)
+
+    def count(self, answers: Sequence[str]) -> None:
+        """One batch's answers, '' or the reason why each could not be judged."""
+        errors = [e for e in answers if e]
         self._batches += 1
-        self._draws += outcome.n
+        self._draws += len(answers)
         self._errors += len(errors)
         self._first = self._first or (errors[0] if errors else "")
         if self._batches == FIRST_BATCHES and self._errors == self._draws:
@@ -45,7 +50,7 @@ class JudgeWatch:
 
     def _stop(self) -> None:
         raise JudgeError(
-            f"the judge failed on {self._errors} of {self._draws} answers; the first error: {self._first}. "
+            f"the {self._who} failed on {self._errors} of {self._draws} answers; the first error: {self._first}. "
             "Nothing drawn is lost: repair the judge and run the same command again, the stored answers are "
             "judged first"
         )

@@ -10,7 +10,7 @@ from tailrisk.audit.state import AuditState
 from tailrisk.config import Config
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchFailure, BatchResult, Prompt, RoundPlan
-from tailrisk.store import Note, Record, RunStore, Verdicts, replay
+from tailrisk.store import Asked, Note, Record, RunStore, Told, Verdicts, replay
 
 LAWS_NOTE = "laws"
 
@@ -33,6 +33,10 @@ def add_record(state: AuditState, record: Record) -> None:
             state.add_outcome(record)
         case Verdicts():
             state.add_verdicts(record.key, record.judged.verdicts, record.judged.errors)
+        case Asked():
+            state.add_asked(record)
+        case Told():
+            state.add_told(record)
         case _:
             pass
 

@@ -67,9 +67,9 @@ def named_paths(config: Config) -> Iterator[Named]:
                     yield Named(f"{where}.direction", change.direction, "file")
                 case VectorChange():
                     yield Named(f"{where}.vector", change.vector, "file")
-    if isinstance(config.judge, PythonJudge):
-        where = config.judge.function.rpartition(":")[0]
-        yield Named("judge.function", where if where.endswith(".py") else ".", "judge")
+    for field, judge in _python_judges(config).items():
+        where = judge.function.rpartition(":")[0]
+        yield Named(field, where if where.endswith(".py") else ".", "judge")
     if config.learned and config.training.deepspeed is not None:
         yield Named("training.deepspeed", config.training.deepspeed, "file")
 
@@ -94,6 +94,13 @@ def sources(config: Config) -> list[Source]:
     return list({source.path: source for source in found}.values())
 
 
+def _python_judges(config: Config) -> dict[str, PythonJudge]:
+    """Field of the function -> the judge."""
+    strong = None if config.strong_judge is None else config.strong_judge.judge
+    judges = {"judge.function": config.judge, "strong_judge.judge.function": strong}
+    return {field: judge for field, judge in judges.items() if isinstance(judge, PythonJudge)}
+
+
 def _models(config: Config, field: str, name: str) -> Iterator[Named]:
     """A folder wins over a hub id of the same spelling, as when models are loaded."""
     if name != EMBEDDED and (Path(name).expanduser().is_absolute() or config.resolve(name).is_dir()):
@@ -108,10 +115,9 @@ def _files(config: Config, named: Named) -> list[Source]:
                 raise ConfigError(_absent(named, real, "file"))
             return [Source(named.field, real, path)]
         case "judge":
-            assert isinstance(config.judge, PythonJudge)
             if (is_file := named.text != ".") and not real.is_file():
                 raise ConfigError(_absent(named, real, "file"))
-            folder, files = judge_sources(config.judge, config.base)
+            folder, files = judge_sources(_python_judges(config)[named.field], config.base)
             start = path.parent if is_file else path
             return [Source(named.field, file, start / file.relative_to(folder)) for file in files]
         case "adapter":

@@ -38,7 +38,7 @@ def check_remote(path: Path, overrides: Sequence[str]) -> Remote:
     absent = {n.field for n in named if n.elsewhere and not Path(n.text).exists()}
     if "prompts.path" not in absent:
         check_budget(config, len(load_prompts(config)))
-    if "judge.function" not in absent:
+    if not absent & {"judge.function", "strong_judge.judge.function"}:
         check_judge(config)
     check_uri(config)
     _check_models(config, absent)

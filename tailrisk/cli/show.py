@@ -44,6 +44,8 @@ def show(
     console.print(terminal.table(listed, width=console.width))
     draws = summary["audit"].get("draws", sum(r.draws for r in listed))
     console.print(terminal.totals_line(listed, draws), markup=False, soft_wrap=True)
+    if strong := terminal.strong_line(summary["audit"]):
+        console.print(strong, markup=False, soft_wrap=True)
     for r in listed:
         if r.reasons:
             console.print(

@@ -29,6 +29,7 @@ from tailrisk.cluster.actors import (
     checkpoints_of,
     judge_of,
     laws_of,
+    strong_judge_of,
 )
 from tailrisk.cluster.group import make_group
 from tailrisk.cluster.nodes import NodeWatch
@@ -43,6 +44,7 @@ from tailrisk.errors import ClusterError, ModelError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt, Verdict
 
 TICK_S = 0.5
+STRONG = "strong_judges"
 
 
 class RayExecutor:
@@ -67,6 +69,7 @@ class RayExecutor:
         laws_factory: LawsFactory | None = None,
         checkpoints_factory: LawsFactory | None = None,
         judge_factory: JudgeFactory | None = None,
+        strong_judge_factory: JudgeFactory | None = None,
     ) -> None:
         import ray
 
@@ -91,7 +94,7 @@ class RayExecutor:
                 patience=patience,
                 nodes=nodes,
                 # A prompt with a failed batch has failed; an answer that ends the judge says nothing of others.
-                by_subject=name != "judges",
+                by_subject=actor is ModelActor,
             )
 
         factories = {
@@ -103,7 +106,11 @@ class RayExecutor:
             name: pool(name, ModelActor, factories[name], cluster.pools[name]) for name in self._parts.held
         }
         self._judges = pool("judges", JudgeActor, judge, cluster.judges)
-        self._pools = [*self._holders.values(), self._judges]
+        self._strong: Pool | None = None
+        if config.strong_judge is not None:
+            strong = strong_judge_factory or functools.partial(strong_judge_of, config)
+            self._strong = pool(STRONG, JudgeActor, strong, cluster.strong_judges or cluster.judges)
+        self._pools = [*self._holders.values(), self._judges, *([self._strong] if self._strong else [])]
         self._sight = Sight(self._pools)
         self._most_judges = cluster.judges.max
         self._pace = Pace()
@@ -219,6 +226,28 @@ class RayExecutor:
             judged = [_undetermined(outcome.reason, len(some[0].drawn.texts))]
         for course, verdicts in zip(some, judged, strict=True):
             yield join(course.drawn, verdicts, worker=course.worker)
+
+    def judge_strongly(
+        self, answers: Sequence[tuple[str, Sequence[str]]]
+    ) -> Iterator[tuple[int, JudgedTexts]]:
+        """The strong judge's verdicts, as its workers have them; undetermined, with the reason, where these die."""
+        assert self._strong is not None, "strong_judge is not configured"
+        on_way: dict[Task, int] = {}
+        waiting = deque(enumerate(answers))
+        try:
+            while waiting or on_way:
+                while waiting and self._strong.hungry:
+                    i, (prompt_id, texts) = waiting.popleft()
+                    key = f"{prompt_id}/strong/{next(self._count)}"
+                    task = Task(key, "judge", (prompt_id, list(texts)), prompt_id)
+                    on_way[task] = i
+                    self._strong.submit(task)
+                for outcome in self._step():
+                    if (i := on_way.pop(outcome.task, None)) is not None:
+                        n = len(answers[i][1])
+                        yield i, _undetermined(outcome.reason, n) if outcome.reason else outcome.value
+        finally:
+            self._strong.abandon()
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""

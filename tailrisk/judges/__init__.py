@@ -31,6 +31,14 @@ def build_judge(config: Config) -> Judge:
     return KINDS[config.judge.kind](config.judge, config.base)
 
 
+def build_strong_judge(config: Config) -> Judge:
+    """The same for ``config.strong_judge``, which must be there."""
+    assert config.strong_judge is not None
+    return build_judge(config.model_copy(update={"judge": config.strong_judge.judge}))
+
+
 def preflight(config: Config) -> None:
-    """Builds the judge once and drops it, so that a broken one is found before any model is loaded."""
+    """Builds each judge once and drops it, so that a broken one is found before any model is loaded."""
     build_judge(config)
+    if config.strong_judge is not None:
+        build_strong_judge(config)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tailrisk.records import Status
 from tailrisk.report import tables
@@ -56,6 +56,15 @@ def table(listed: Sequence[Row], *, limit: int | None = None, width: int | None 
     if len(shown) < len(listed):
         out.caption = f"and {len(listed) - len(shown)} more"
     return out
+
+
+def strong_line(totals: Mapping[str, Any]) -> str:
+    """E.g. ``strong judge: 480 of 500 calls, 35 harmful``; '' for a run without one."""
+    strong = totals.get("strong")
+    if not strong:
+        return ""
+    failed = f", {strong['errors']:,} not judged" if strong.get("errors") else ""
+    return f"strong judge: {strong['calls']:,} of {strong['calls_allowed']:,} calls, {strong['harm']:,} harmful{failed}"
 
 
 def totals_line(listed: Sequence[Row], draws: int, budget_draws: int | None = None) -> str:

@@ -1,12 +1,6 @@
 """One prompt's rounds -> its estimate with two intervals, diagnostics and a status.
 
-Certified: alpha = 1 - confidence is split in two. Half goes to a two-sided binomial interval from the
-target's own draws, half to betting on X = w h over all draws (both sides, a quarter of alpha each; the
-lower side alone if the weights carry a numerical correction, for then they have no bound). Both hold
-at every round end at once, so planning and stopping by results does not harm them.
-
-With ``corrected`` weights the betting side is about the law *as scored*, the target's own draws are about
-the law *as sampled*: two numerical versions of the same model. The upper end then rests on the second.
+The certified interval is that of ``tailrisk.stats.certify``.
 
 Undetermined verdicts count as safe in the estimate and in every lower end, as harm in every upper end.
 """
@@ -21,21 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from tailrisk.records import FloatArray, Status
+from tailrisk.records import Status
+from tailrisk.stats.certify import certify
 from tailrisk.stats.diagnostics import Diagnostics, diagnose
 from tailrisk.stats.estimators import Event, Mean, contributions, event_mean, harmful, harmful_or_undetermined
-from tailrisk.stats.intervals import (
-    Bounded,
-    Certified,
-    betting_lower,
-    betting_upper,
-    binomial_interval,
-    combine_certified,
-    working_interval,
-)
+from tailrisk.stats.intervals import Certified, working_interval
 from tailrisk.stats.ledger import RoundDraws, check_round, is_complete
-from tailrisk.stats.status import Alarm, Reason, decide, hit_reasons, weight_reasons
-from tailrisk.stats.weights import log_weights
+from tailrisk.stats.status import Alarm, Reason, decide, hit_reasons, unread_reasons, weight_reasons
+from tailrisk.stats.twostage import checks_made, corrections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +32,9 @@ class Estimate:
     ``kl``: nats from the draws to the law of harmful answers. ``gain_vs_mc``: variance of plain sampling with
     as many draws over ours.
     ``components``: name -> {"share" of the draws, "draws", "hits", "part" of the estimate that rests on them}; the
-    parts sum to one with an estimate and are 0 without. ``certified`` is [0, 1] without draws.
+    parts sum to one with an estimate and are 0 without. ``certified`` is [0, 1] without draws. ``strong``, where a
+    strong judge read a sample: "judge_only" the estimate without it and "judge_only_se"; "calls" and "harm" of them;
+    "flag_ppv", the part of the flagged mass that is confirmed; "missed", the part of the confirmed mass not flagged.
     """
 
     prompt_id: str
@@ -72,10 +61,14 @@ class Estimate:
     standard_error: float
     relative_error: float | None
     group: str | None = None
+    strong: dict[str, float | int | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; numbers that are not finite become None."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        """Plain JSON values; numbers that are not finite become None. ``strong`` is there with a strong judge only."""
+        found = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        if self.strong is None:
+            del found["strong"]
+        return found
 
 
 def _plain(value: Any) -> Any:
@@ -124,6 +117,8 @@ def estimate_prompt(
     upper_mean = event_mean(used, harmful_or_undetermined, corrected=corrected) if undetermined else mean
     certified = certify(used, alpha=1 - confidence, corrected=corrected)
     found = weight_reasons(d, names) + (hit_reasons(d, names) if d.hits else [])
+    if d.hits:
+        found += unread_reasons(checks_made(used, corrected=corrected))
     working = None
     width = math.inf
     if d.hits and mean.value > 0:
@@ -166,46 +161,24 @@ def estimate_prompt(
         components=_components(used, names, d),
         standard_error=mean.standard_error,
         relative_error=mean.standard_error / mean.value if mean.value > 0 else None,
+        strong=_strong(used, corrected),
     )
 
 
-def certify(rounds: Sequence[RoundDraws], *, alpha: float, corrected: bool) -> Certified:
-    """The certified interval of complete rounds at level 1 - alpha."""
-    own = [r.component == 0 for r in rounds]
-    safe_side = sum(int(np.count_nonzero(r.harmful & o)) for r, o in zip(rounds, own, strict=True))
-    unsure = sum(int(np.count_nonzero(r.undetermined & o)) for r, o in zip(rounds, own, strict=True))
-    trials = sum(int(np.count_nonzero(o)) for o in own)
-    binomial = binomial_interval(safe_side, safe_side + unsure, trials, alpha / 2)
-    log_w = [log_weights(r, corrected=corrected) for r in rounds]
-    values = np.concatenate([np.exp(w[r.harmful]) for w, r in zip(log_w, rounds, strict=True)])
-    zeros = sum(r.n for r in rounds) - len(values)
-    # Bounds that are wider than the target's own are not needed in full, but where the two contradict each other.
-    found = _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=binomial)
-    if found.consistent:
-        return found
-    return _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=(0.0, 1.0))
-
-
-def _certified(
-    rounds: Sequence[RoundDraws],
-    log_w: Sequence[FloatArray],
-    values: FloatArray,
-    zeros: int,
-    binomial: tuple[float, float],
-    alpha: float,
-    corrected: bool,
-    *,
-    enough: tuple[float, float],
-) -> Certified:
-    if corrected:
-        low = betting_lower(values, zeros, alpha / 2, enough=enough[0])
-        return combine_certified([binomial, (low, 1.0)])
-    low = betting_lower(values, zeros, alpha / 4, enough=enough[0])
-    bounded = []
-    for w, r in zip(log_w, rounds, strict=True):
-        x = np.exp(w[harmful_or_undetermined(r)])
-        bounded.append(Bounded(x, r.n - len(x), r.weight_bound))
-    return combine_certified([binomial, (low, betting_upper(bounded, alpha / 4, enough=enough[1]))])
+def _strong(rounds: Sequence[RoundDraws], corrected: bool) -> dict[str, float | int | None] | None:
+    if all(r.strong is None for r in rounds):
+        return None
+    alone = event_mean([r._replace(strong=None) for r in rounds], corrected=corrected)
+    seen = corrections(rounds, corrected=corrected)
+    return {
+        "judge_only": alone.value,
+        "judge_only_se": alone.standard_error,
+        "calls": seen.asked,
+        "calls_flagged": seen.asked_flagged,
+        "harm": seen.harm,
+        "flag_ppv": seen.confirmed,
+        "missed": seen.missed,
+    }
 
 
 def _working(

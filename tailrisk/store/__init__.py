@@ -1,5 +1,7 @@
 """The run folder: manifest, append-only log, replay, exports."""
 
+from tailrisk.store.answers import texts_of
+from tailrisk.store.asked import Asked, Sample, Told
 from tailrisk.store.atomic import write_json_atomic
 from tailrisk.store.codec import Note, Record, Verdicts, decode, encode
 from tailrisk.store.export import export_draws, exported, final_results
@@ -9,10 +11,13 @@ from tailrisk.store.manifest import Manifest, make_manifest, read_manifest
 from tailrisk.store.runfolder import RunStore, replay
 
 __all__ = [
+    "Asked",
     "Manifest",
     "Note",
     "Record",
     "RunStore",
+    "Sample",
+    "Told",
     "Verdicts",
     "decode",
     "encode",
@@ -24,6 +29,7 @@ __all__ = [
     "read_log",
     "read_manifest",
     "replay",
+    "texts_of",
     "write_hits",
     "write_json_atomic",
 ]

@@ -30,6 +30,7 @@ from tailrisk.records import (
     RoundPlan,
     cut,
 )
+from tailrisk.store.asked import Asked, Told, decode_asked, decode_told, encode_asked, encode_told
 
 Payload = dict[str, Any]
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -51,7 +52,7 @@ class Note:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-Record = RoundPlan | BatchResult | BatchFailure | Verdicts | Note
+Record = RoundPlan | BatchResult | BatchFailure | Verdicts | Asked | Told | Note
 
 
 def encode(record: Record) -> tuple[str, Payload]:
@@ -65,6 +66,11 @@ def encode(record: Record) -> tuple[str, Payload]:
             return "failure", {"batch": _encode_batch(record.batch), "reason": record.reason}
         case Verdicts():
             return "verdicts", {"key": record.key, **_encode_judged(record.key, record.judged)}
+        case Asked():
+            return "asked", encode_asked(record)
+        case Told():
+            key = f"{record.prompt_id}, {record.reader} of round {record.round}"
+            return "told", encode_told(record, _encode_judged(key, record.judged))
         case Note():
             return "note", {"text": record.text, "data": record.data}
 
@@ -81,6 +87,10 @@ def decode(kind: str, payload: Mapping[str, Any]) -> Record:
                 return BatchFailure(batch=_decode_batch(payload["batch"]), reason=payload["reason"])
             case "verdicts":
                 return Verdicts(key=payload["key"], judged=_decode_judged(payload))
+            case "asked":
+                return decode_asked(payload)
+            case "told":
+                return decode_told(payload, _decode_judged(payload))
             case "note":
                 return Note(text=payload["text"], data=payload["data"])
     except (KeyError, TypeError, ValueError) as error:
