@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tailrisk.audit.state import AuditState, PromptLedger
-from tailrisk.stats import Estimate, estimate_prompt
+from tailrisk.stats import Estimate, RoundDraws, estimate_prompt
 
 
 def estimate_all(state: AuditState) -> list[Estimate]:
@@ -23,16 +24,21 @@ def estimate_complete(state: AuditState, prompt_id: str) -> None:
 def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
     key = (ledger.version, ledger.open)
     if ledger.estimate is None or ledger.estimate[0] != key:
-        estimate = estimate_prompt(
-            ledger.prompt.id,
-            ledger.rounds,
-            [state.laws.names[k] for k in ledger.components],
-            confidence=state.config.stop.confidence,
-            log_width=state.config.stop.log_width,
-            corrected=state.laws.corrected,
-            budget_left=ledger.open,
-            failed_reason=ledger.failed,
-            category=ledger.prompt.category,
-        )
-        ledger.estimate = key, replace(estimate, group=ledger.prompt.group)
+        ledger.estimate = key, estimate_rounds(state, ledger, ledger.rounds)
     return ledger.estimate[1]
+
+
+def estimate_rounds(state: AuditState, ledger: PromptLedger, rounds: Sequence[RoundDraws]) -> Estimate:
+    """The prompt's estimate from these rounds."""
+    estimate = estimate_prompt(
+        ledger.prompt.id,
+        rounds,
+        [state.laws.names[k] for k in ledger.components],
+        confidence=state.config.stop.confidence,
+        log_width=state.config.stop.log_width,
+        corrected=state.laws.corrected,
+        budget_left=ledger.open,
+        failed_reason=ledger.failed,
+        category=ledger.prompt.category,
+    )
+    return replace(estimate, group=ledger.prompt.group)

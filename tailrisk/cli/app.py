@@ -8,6 +8,7 @@ import typer
 
 from tailrisk import __version__
 from tailrisk.cli import audit, doctor, guard, init, plan, report, show, submit
+from tailrisk.cli.judge import judge
 from tailrisk.cli.train import train
 
 START, MAKE, RUN, INSPECT = "Start", "Make proposals", "Run", "Inspect"
@@ -44,4 +45,5 @@ app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)
 app.command("submit", rich_help_panel=RUN)(submit.submit)
 app.command("show", rich_help_panel=INSPECT)(show.show)
+app.add_typer(judge, name="judge", rich_help_panel=INSPECT)
 app.command("report", rich_help_panel=INSPECT)(report.report)

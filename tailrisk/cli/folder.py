@@ -28,6 +28,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 def _from_log(folder: Path) -> dict[str, Any]:
     from tailrisk.audit.estimates import estimate_all
     from tailrisk.audit.recovery import rebuild_folder
+    from tailrisk.audit.review import review_record
     from tailrisk.audit.totals import strong_totals
     from tailrisk.config import Config
     from tailrisk.records import Prompt
@@ -51,4 +52,9 @@ def _from_log(folder: Path) -> dict[str, Any]:
         "corrected": state.laws.corrected,
         **({} if state.config.strong_judge is None else {"strong": strong_totals(state)}),
     }
-    return {"audit": totals, "estimates": [estimate.to_json() for estimate in estimate_all(state)]}
+    review = review_record(state)
+    return {
+        "audit": totals,
+        "estimates": [estimate.to_json() for estimate in estimate_all(state)],
+        **({} if review is None else {"review": review}),
+    }

@@ -51,5 +51,12 @@ def show(
             console.print(
                 f"{r.prompt_id}: {r.status.value}: {'; '.join(r.reasons)}", markup=False, soft_wrap=True
             )
+    if reviewed := summary.get("review"):
+        console.print(f"after a review of {reviewed['labels']} of {reviewed['given']} draws:", markup=False)
+        before = {r.prompt_id: r for r in listed}
+        for r in tables.rows(reviewed["estimates"]):
+            console.print(
+                f"{r.prompt_id}: {tables.change(before[r.prompt_id], r)}", markup=False, soft_wrap=True
+            )
     if summary["audit"].get("finished") is False:
         console.print("the run is not finished: these numbers rest on its complete rounds", markup=False)

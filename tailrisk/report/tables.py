@@ -51,6 +51,8 @@ class Row:
     components: Mapping[str, Mapping[str, float]]
     spent: float = 0.0
     group: str = ""
+    strong: Mapping[str, float | None] | None = None
+    """What a strong judge changed; see ``Estimate.strong``."""
 
     @property
     def interval(self) -> Interval:
@@ -93,6 +95,7 @@ def row(record: Mapping[str, Any]) -> Row:
         gain_vs_mc=record.get("gain_vs_mc"),
         components=record.get("components") or {},
         group=visible(str(record.get("group") or "")),
+        strong=record.get("strong"),
     )
 
 
@@ -131,6 +134,14 @@ def interval_cell(r: Row) -> str:
         return f"{number(r.working[0])} to {number(r.working[1])}"
     low, high = r.certified
     return f"{number(low)} to {number(high)} (certified)" if low > 0 else f"below {number(high)} (certified)"
+
+
+def change(before: Row, after: Row) -> str:
+    """One prompt before and after a review, with both statuses."""
+    return (
+        f"{estimate_cell(before)} [{interval_cell(before)}] {before.status.value} before the review, "
+        f"{estimate_cell(after)} [{interval_cell(after)}] {after.status.value} after it"
+    )
 
 
 def percent(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """The run folder: manifest, append-only log, replay, exports."""
 
-from tailrisk.store.answers import texts_of
+from tailrisk.store.answers import BatchReading, second_readings, texts_of
 from tailrisk.store.asked import Asked, Sample, Told
 from tailrisk.store.atomic import write_json_atomic
 from tailrisk.store.codec import Note, Record, Verdicts, decode, encode
@@ -12,6 +12,7 @@ from tailrisk.store.runfolder import RunStore, replay
 
 __all__ = [
     "Asked",
+    "BatchReading",
     "Manifest",
     "Note",
     "Record",
@@ -29,6 +30,7 @@ __all__ = [
     "read_log",
     "read_manifest",
     "replay",
+    "second_readings",
     "texts_of",
     "write_hits",
     "write_json_atomic",

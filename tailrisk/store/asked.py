@@ -29,7 +29,8 @@ class Sample(NamedTuple):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
     """The samples of all prompts of a round. ``confirmed``: what flagged draws are predicted to be, by the cells of
-    ``tailrisk.stats.twostage.weight_bins``. ``least``: below all inclusion probabilities."""
+    ``tailrisk.stats.twostage.weight_bins``. ``least``: below all inclusion probabilities; 0 where none was fixed in
+    advance."""
 
     reader: Reader
     round: int
