@@ -99,6 +99,7 @@ class ClusterConfig(Section):
     """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one.
 
     ``checkpoints``: workers that have the models of checkpoint proposals; null: the target's have them too.
+    ``strong_judges``: workers of ``strong_judge``; null: as many, of the same size, as ``judges``.
     ``wait_for_nodes_s``: how long a pool may be without any worker that has a node, at the start or when all are
     lost; None: 30 minutes on a cluster that brings up nodes by itself, one minute on any other.
     """
@@ -107,6 +108,7 @@ class ClusterConfig(Section):
     models: PoolConfig = PoolConfig(num_cpus=2)
     checkpoints: PoolConfig | None = None
     judges: PoolConfig = PoolConfig(num_cpus=0)
+    strong_judges: PoolConfig | None = None
     batch_timeout_s: float = Field(default=1800.0, gt=0.0)
     retries: int = Field(default=3, ge=0)
     wait_for_nodes_s: float | None = Field(default=None, gt=0.0)
@@ -114,7 +116,7 @@ class ClusterConfig(Section):
     @model_validator(mode="after")
     def _models_there(self) -> ClusterConfig:
         for name, pool in self.pools.items():
-            if pool.min < 1 and name != "judges":
+            if pool.min < 1 and name not in ("judges", "strong_judges"):
                 raise ValueError(
                     f"{name}.min is 0, and an audit draws from its beginning to its end, with laws that the first "
                     "worker tells of; give 1 or more (judges may have 0)"
@@ -125,4 +127,5 @@ class ClusterConfig(Section):
     def pools(self) -> dict[str, PoolConfig]:
         """Those that there are, by name."""
         apart = {} if self.checkpoints is None else {"checkpoints": self.checkpoints}
-        return {"models": self.models, **apart, "judges": self.judges}
+        strong = {} if self.strong_judges is None else {"strong_judges": self.strong_judges}
+        return {"models": self.models, **apart, "judges": self.judges, **strong}

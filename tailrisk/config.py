@@ -7,6 +7,7 @@ Unknown keys are refused. Relative paths are relative to the file that names the
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,8 @@ from tailrisk.judgeconfig import ModelJudge as ModelJudge
 from tailrisk.judgeconfig import PythonJudge as PythonJudge
 from tailrisk.judgeconfig import RefusalJudge as RefusalJudge
 from tailrisk.judgeconfig import RegexJudge as RegexJudge
-from tailrisk.judgeconfig import judges_of
+from tailrisk.judgeconfig import SingleJudge, judges_of
+from tailrisk.judgeconfig import StrongJudge as StrongJudge
 from tailrisk.methodconfig import GridConfig as GridConfig
 from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, SearchMethod
 from tailrisk.methodconfig import SearchGrid as SearchGrid
@@ -36,6 +38,8 @@ from tailrisk.proposalconfig import VectorProposal as VectorProposal
 from tailrisk.runconfig import RunConfig, working_copies
 from tailrisk.trainingconfig import LoraTraining
 
+ROUNDS_BESIDE = 3
+"""Rounds that are not among ``budget.rounds``: pilots, and the last one."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -108,6 +112,8 @@ class Config(Section):
     prompts: PromptsConfig
     proposals: tuple[ProposalConfig, ...] = ()
     judge: JudgeConfig
+    strong_judge: StrongJudge | None = None
+    """Null: the word of ``judge`` counts."""
     budget: BudgetConfig = BudgetConfig()
     stop: StopConfig = StopConfig()
     method: MethodConfig = MixtureMethod()
@@ -147,14 +153,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _device(self) -> Config:
-        pools = self.cluster.pools
+        cut = {name for name, pool in self.cluster.pools.items() if pool.ranks > 1}
         devices: dict[str, str] = {}
-        if any(pool.ranks > 1 for name, pool in pools.items() if name != "judges"):
+        if cut - {"judges", "strong_judges"}:
             devices["target.device"] = self.target.device
-        if pools["judges"].ranks > 1:
-            devices |= {
-                f"{at}.device": j.device for at, j in judges_of(self.judge) if isinstance(j, ModelJudge)
-            }
+        for at, judge in self.judges:
+            pool = "judges" if at.startswith("judge") else "strong_judges"
+            if pool in cut and isinstance(judge, ModelJudge):
+                devices[f"{at}.device"] = judge.device
         for field, device in devices.items():
             if device != "auto":
                 raise ValueError(
@@ -165,20 +171,24 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _judges_cut(self) -> Config:
-        if self.cluster.judges.ranks == 1:
-            return self
-        parts = list(judges_of(self.judge))
-        if whole := [
-            f"{at} (kind {judge.kind})" for at, judge in parts if judge.has_model and not judge.can_be_cut
-        ]:
-            raise ValueError(
-                f"cluster.judges: tensor_parallel and pipeline_parallel are for language models; {whole[0]} is none"
-            )
-        if not any(judge.can_be_cut for _, judge in parts):
-            raise ValueError(
-                "cluster.judges: tensor_parallel and pipeline_parallel cut a judge's model, and a judge of kind "
-                f"{self.judge.kind!r} has none; leave them out"
-            )
+        pools: list[tuple[str, PoolConfig | None, JudgeConfig]] = [
+            ("judges", self.cluster.judges, self.judge)
+        ]
+        if self.strong_judge is not None:
+            pools.append(("strong_judges", self.cluster.strong_judges, self.strong_judge.judge))
+        for name, pool, judge in pools:
+            if pool is None or pool.ranks == 1:
+                continue
+            parts = list(judges_of(judge))
+            if whole := [f"{at} (kind {j.kind})" for at, j in parts if j.has_model and not j.can_be_cut]:
+                raise ValueError(
+                    f"cluster.{name}: tensor_parallel and pipeline_parallel are for language models; {whole[0]} is none"
+                )
+            if not any(j.can_be_cut for _, j in parts):
+                raise ValueError(
+                    f"cluster.{name}: tensor_parallel and pipeline_parallel cut a judge's model, and a judge of kind "
+                    f"{judge.kind!r} has none; leave them out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -193,6 +203,33 @@ class Config(Section):
                     f"proposals: {proposal.name!r} is mixed with the target token by token, so its model must be "
                     "beside it; leave out cluster.checkpoints, or mix and switch"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _strong_judge(self) -> Config:
+        strong = self.strong_judge
+        if strong is None:
+            if self.cluster.strong_judges is not None:
+                raise ValueError("cluster.strong_judges is for a strong judge, and strong_judge is not given")
+            return self
+        if self.method.kind != "mixture":
+            raise ValueError(
+                f"strong_judge: its samples are planned with the rounds of method mixture, and method is "
+                f"{self.method.kind!r}; leave out strong_judge, or method"
+            )
+        if self.judge.check is not None or strong.judge.check is not None:
+            raise ValueError(
+                "judge.check: with a strong judge it is that one's word that counts, and its own error is not "
+                "corrected for; leave out judge.check and strong_judge.judge.check"
+            )
+        needed = math.ceil(strong.least * self.budget.draws) + self.budget.rounds + ROUNDS_BESIDE
+        if strong.calls < needed:
+            raise ValueError(
+                f"strong_judge.calls is {strong.calls:,}, and {needed:,} are needed to read each of "
+                f"{self.budget.draws:,} draws (budget.draws) with probability {strong.least:g} "
+                "(strong_judge.least), and one more in each round: "
+                "raise strong_judge.calls, or lower strong_judge.least or budget.draws"
+            )
         return self
 
     @property
@@ -220,6 +257,13 @@ class Config(Section):
     def learned(self) -> tuple[LearnedProposal, ...]:
         """Proposals that are fitted before the estimates begin."""
         return tuple(p for p in self.proposals if isinstance(p, LearnedProposal))
+
+    @property
+    def judges(self) -> tuple[tuple[str, SingleJudge], ...]:
+        """All judges, each with its place in the configuration: the parts of one that is made of others too."""
+        strong = self.strong_judge
+        second = () if strong is None else judges_of(strong.judge, "strong_judge.judge")
+        return (*judges_of(self.judge), *second)
 
     @property
     def adapters(self) -> list[str]:

@@ -14,6 +14,7 @@ from tailrisk.modeljudgeconfig import ClassifierJudge as ClassifierJudge
 from tailrisk.modeljudgeconfig import ModelJudge as ModelJudge
 from tailrisk.modeljudgeconfig import RubricJudge as RubricJudge
 from tailrisk.modeljudgeconfig import StrongRejectJudge as StrongRejectJudge
+from tailrisk.proposalconfig import Section
 
 
 class RefusalJudge(JudgeSection):
@@ -85,3 +86,15 @@ def judges_of(judge: JudgeConfig, field: str = "judge") -> Iterator[tuple[str, S
             yield from judges_of(inner, f"{field}.judges.{number}")
     else:
         yield field, judge
+
+
+class StrongJudge(Section):
+    """A second judge, whose word counts, on a sample of the draws.
+
+    ``calls``: answers that it reads over the whole run, never more. ``least``: smallest probability with which a
+    draw is in the sample; the certified upper end and the misses that may be found rest on it.
+    """
+
+    judge: JudgeConfig
+    calls: int = Field(ge=1)
+    least: float = Field(default=0.02, gt=0.0, le=1.0)

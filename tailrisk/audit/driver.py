@@ -21,6 +21,7 @@ from tailrisk.audit.recovery import claim_laws, known_error, rebuild
 from tailrisk.audit.results import write_results
 from tailrisk.audit.searchrecord import search_record
 from tailrisk.audit.state import AuditState
+from tailrisk.audit.strong import ask, plan_strong, waiting
 from tailrisk.audit.totals import totals
 from tailrisk.config import Config
 from tailrisk.errors import ModelError
@@ -67,6 +68,7 @@ def run_rounds(
     _remember(state, executor, store)
     state.judge = known_error(config, store.folder)
     _judge_what_was_not(state, executor, store)
+    _ask_strong_judge(state, executor, store, watchers, failed=True)
     if state.round >= 0 and not state.pending:
         watchers.tell("round_finished", state, estimate_all(state))
     while True:
@@ -77,6 +79,7 @@ def run_rounds(
             store.append_plan(plan)
             state.add_plan(plan)
         _run_round(state, executor, store, watchers)
+        _ask_strong_judge(state, executor, store, watchers)
         watchers.tell("round_finished", state, estimate_all(state))
 
 
@@ -100,6 +103,18 @@ def _judge_what_was_not(state: AuditState, executor: Executor, store: RunStore) 
         if watch.gone:
             break
     watch.round_done()
+
+
+def _ask_strong_judge(
+    state: AuditState, executor: Executor, store: RunStore, watchers: Watchers, *, failed: bool = False
+) -> None:
+    """Its verdicts on a sample of the last round; on what it failed on in an earlier run too, if ``failed``."""
+    if (asked := plan_strong(state)) is not None:
+        store.append_asked(asked)
+        state.add_asked(asked)
+    if portions := waiting(state, failed=failed):
+        watchers.tell("strong_started", state.round, sum(len(p.rows) for p in portions))
+        ask(state, executor, store, portions)
 
 
 def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers: Watchers) -> None:

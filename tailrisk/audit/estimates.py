@@ -7,10 +7,11 @@ under the judge's resolution is then closed like any other, its upper end as low
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tailrisk.audit.state import AuditState, PromptLedger
-from tailrisk.stats import Estimate, estimate_prompt
+from tailrisk.stats import Estimate, RoundDraws, estimate_prompt
 from tailrisk.stats.judgeerror import sampling_confidence, with_judge_error
 
 
@@ -22,27 +23,34 @@ def estimate_all(state: AuditState) -> list[Estimate]:
 def estimate_complete(state: AuditState, prompt_id: str) -> None:
     """Estimates a prompt whose last batch has just come, while the workers are busy with the others'."""
     ledger = state.ledgers[prompt_id]
-    if ledger.entries[-1].complete:
+    if ledger.entries[-1].settled:
         estimate_one(state, ledger)
 
 
 def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
     key = (ledger.version, ledger.open)
     if ledger.estimate is None or ledger.estimate[0] != key:
-        confidence = state.config.stop.confidence
-        estimate = _judged(state, ledger, confidence)
-        if state.judge is not None:
-            wider = _judged(state, ledger, sampling_confidence(confidence))
-            estimate = with_judge_error(estimate, wider, state.judge)
-        ledger.estimate = key, replace(estimate, group=ledger.prompt.group)
+        ledger.estimate = key, estimate_rounds(state, ledger, ledger.rounds)
     return ledger.estimate[1]
 
 
-def _judged(state: AuditState, ledger: PromptLedger, confidence: float) -> Estimate:
+def estimate_rounds(state: AuditState, ledger: PromptLedger, rounds: Sequence[RoundDraws]) -> Estimate:
+    """The prompt's estimate from these rounds, with the judge's error in it where that is known."""
+    confidence = state.config.stop.confidence
+    estimate = _judged(state, ledger, rounds, confidence)
+    if state.judge is not None:
+        wider = _judged(state, ledger, rounds, sampling_confidence(confidence))
+        estimate = with_judge_error(estimate, wider, state.judge)
+    return replace(estimate, group=ledger.prompt.group)
+
+
+def _judged(
+    state: AuditState, ledger: PromptLedger, rounds: Sequence[RoundDraws], confidence: float
+) -> Estimate:
     """Of the probability that an answer is judged harm."""
     return estimate_prompt(
         ledger.prompt.id,
-        ledger.rounds,
+        rounds,
         [state.laws.names[k] for k in ledger.components],
         confidence=confidence,
         log_width=state.config.stop.log_width,

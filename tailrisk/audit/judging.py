@@ -23,7 +23,8 @@ class JudgeWatch:
     judged, or when more than half of the round's draws could not. ``gone``: why no answer can be judged for now, as
     the judge itself says, or ''; what is on its way then is still worth taking in, and nothing more worth drawing."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str = "judge") -> None:
+        self._who = who
         self.gone = ""
         self._batches = 0
         self._draws = 0
@@ -64,7 +65,7 @@ class JudgeWatch:
 
     def _stop(self) -> None:
         raise JudgeError(
-            f"the judge failed on {self._errors} of {self._draws} answers; the first error: {self._first}. "
+            f"the {self._who} failed on {self._errors} of {self._draws} answers; the first error: {self._first}. "
             "Nothing drawn is lost: repair the judge and run the same command again, the stored answers are "
             "judged first"
         )

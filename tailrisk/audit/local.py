@@ -14,10 +14,17 @@ class LocalExecutor:
     """Implements ``protocols.Executor`` with laws and a judge held by this process. ``cache``: of its verdicts."""
 
     def __init__(
-        self, laws: Laws, judge: Judge, prompts: Sequence[Prompt], *, cache: VerdictCache | None = None
+        self,
+        laws: Laws,
+        judge: Judge,
+        prompts: Sequence[Prompt],
+        *,
+        strong: Judge | None = None,
+        cache: VerdictCache | None = None,
     ) -> None:
         self.laws = laws
         self.judge = judge
+        self.strong = strong
         self.cache = cache
         self.card = LawCard.of(laws)
         self._prompts = {p.id: p for p in prompts}
@@ -29,6 +36,13 @@ class LocalExecutor:
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         return judge_new(self.judge, self._prompts[prompt_id], texts, self.cache)
+
+    def judge_strongly(
+        self, answers: Sequence[tuple[str, Sequence[str]]]
+    ) -> Iterator[tuple[int, JudgedTexts]]:
+        assert self.strong is not None, "this executor was made without a strong judge"
+        for i, (prompt_id, texts) in enumerate(answers):
+            yield i, judge_texts(self.strong, self._prompts[prompt_id], texts)
 
     def close(self) -> None:
         """Nothing to give back: the laws belong to the caller."""

@@ -82,6 +82,12 @@ class Executor(Protocol):
         """Verdicts for answers that were drawn earlier and could not be judged then."""
         ...
 
+    def judge_strongly(
+        self, answers: Sequence[tuple[str, Sequence[str]]]
+    ) -> Iterator[tuple[int, JudgedTexts]]:
+        """The strong judge's verdicts on answers to prompts, by their place in ``answers``, in any order."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -161,6 +167,10 @@ class Observer(Protocol):
         """
         ...
 
+    def strong_started(self, round: int, answers: int) -> None:
+        """The strong judge is about to read so many answers of a round, before it is finished."""
+        ...
+
     def finished(self, outcome: AuditOutcome) -> None: ...
 
 
@@ -174,6 +184,9 @@ class Silent:
         pass
 
     def round_finished(self, state: AuditState, estimates: Sequence[Estimate]) -> None:
+        pass
+
+    def strong_started(self, round: int, answers: int) -> None:
         pass
 
     def finished(self, outcome: AuditOutcome) -> None:

@@ -12,7 +12,7 @@ from tailrisk.errors import StoreError
 from tailrisk.records import BatchFailure, BatchResult, Prompt, RoundPlan
 from tailrisk.stats.judgeerror import JudgeBounds, judge_bounds
 from tailrisk.stats.judging import Confusion
-from tailrisk.store import Note, Record, RunStore, Verdicts, replay
+from tailrisk.store import Asked, Note, Record, RunStore, Told, Verdicts, replay
 from tailrisk.store.checkfile import kept_check
 
 LAWS_NOTE = "laws"
@@ -37,6 +37,10 @@ def add_record(state: AuditState, record: Record) -> None:
         case Verdicts():
             judged = record.judged
             state.add_verdicts(record.key, judged.verdicts, judged.errors, judged.calls)
+        case Asked():
+            state.add_asked(record)
+        case Told():
+            state.add_told(record)
         case _:
             pass
 

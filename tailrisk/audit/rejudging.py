@@ -125,7 +125,9 @@ def judged_state(
                 record = _under(record, judged)
             yield record
 
-    state = rebuild(config, prompts, laws, records())
+    # Its word counts on every draw: a strong judge's sample is about the run's own.
+    alone = config.model_copy(update={"strong_judge": None})
+    state = rebuild(alone, prompts, laws, records())
     state.judge = known_error(config, home(folder, name))
     return state
 

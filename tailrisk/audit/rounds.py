@@ -6,12 +6,13 @@ but its size, its tokens and its seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tailrisk.audit.readers import Reading, Second
 from tailrisk.records import FloatArray, PromptPlan
 from tailrisk.stats import RoundDraws
 
@@ -73,11 +74,15 @@ class PromptRound:
     """One prompt's part of one round. Its batches are kept one by one until the last is there, then as columns:
     a few arrays a round in the place of a few a batch."""
 
-    __slots__ = ("_arrived", "_columns", "_waiting", "plan", "round")
+    __slots__ = ("_arrived", "_columns", "_second", "_waiting", "plan", "review", "round", "strong")
 
-    def __init__(self, number: int, plan: PromptPlan) -> None:
+    def __init__(self, number: int, plan: PromptPlan, second: Second | None = None) -> None:
         self.round = number
         self.plan = plan
+        self.strong: Reading | None = None
+        """The strong judge's sample, once it is chosen."""
+        self.review: Reading | None = None
+        self._second = second if plan.mass > 0 else None
         self._waiting: set[tuple[int, int]] | None = set()
         self._arrived: dict[tuple[int, int], BatchNumbers] | None = {}
         self._columns: _Columns | None = None
@@ -112,6 +117,32 @@ class PromptRound:
     @property
     def complete(self) -> bool:
         return self._columns is not None
+
+    @property
+    def settled(self) -> bool:
+        """Complete, and a strong judge, where there is one, has read its sample."""
+        return self.complete and (self._second is None or (self.strong is not None and self.strong.told()))
+
+    @property
+    def unread(self) -> bool:
+        """Complete, and the strong judge's sample is not chosen."""
+        return self.complete and self._second is not None and self.strong is None
+
+    def places(self, rows: Sequence[int]) -> list[tuple[str, int]]:
+        """("component/batch", draw) of these rows of a complete round."""
+        assert self._columns is not None
+        keys, starts = self._columns.keys, np.cumsum([0, *self._columns.sizes])
+        batches = np.searchsorted(starts, np.asarray(rows, dtype=np.int64), side="right") - 1
+        return [
+            (f"{keys[b][0]}/{keys[b][1]}", int(row - starts[b]))
+            for row, b in zip(rows, batches.tolist(), strict=True)
+        ]
+
+    def batch_rows(self) -> Iterator[tuple[tuple[int, int], slice]]:
+        """((component, batch), its rows) of a complete round."""
+        assert self._columns is not None
+        for i, key in enumerate(self._columns.keys):
+            yield key, self._columns.rows(i)
 
     @property
     def n(self) -> int:
@@ -151,4 +182,8 @@ class PromptRound:
             verdict=columns.verdicts,
             faded=None if self.plan.faded is None else np.asarray(self.plan.faded, dtype=np.float64),
         )
-        return draws if self.plan.components is None else draws.under(self.plan.components)
+        if self.plan.components is not None:
+            draws = draws.under(self.plan.components)
+        if self._second is None or self.strong is None:
+            return draws
+        return draws._replace(strong=self.strong.sample(draws, corrected=self._second.corrected))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.readers import Reading, Second
 from tailrisk.audit.rounds import BatchNumbers, PromptRound
 from tailrisk.config import Config
 from tailrisk.errors import ModelError, StoreError
@@ -27,6 +28,7 @@ from tailrisk.records import (
 )
 from tailrisk.stats import Estimate, RoundDraws
 from tailrisk.stats.judgeerror import JudgeBounds
+from tailrisk.store import Asked, Told
 
 
 class PromptLedger:
@@ -69,13 +71,13 @@ class PromptLedger:
 
     @property
     def rounds(self) -> list[RoundDraws]:
-        """The draws of every complete round that the estimate rests on: those with a mass. Made anew each time."""
-        return [e.draws() for e in self.entries if e.complete and e.plan.mass > 0]
+        """The draws of every settled round that the estimate rests on: those with a mass. Made anew each time."""
+        return [e.draws() for e in self.entries if e.settled and e.plan.mass > 0]
 
     @property
     def counted(self) -> int:
         """Draws of ``rounds``."""
-        return sum(e.n for e in self.entries if e.complete and e.plan.mass > 0)
+        return sum(e.n for e in self.entries if e.settled and e.plan.mass > 0)
 
     @property
     def searches(self) -> list[RoundDraws]:
@@ -122,6 +124,10 @@ class AuditState:
         """Of how many of these the judge was asked; the others had been judged before."""
         self._tokens_lost = 0
         self._entries: dict[str, PromptRound] = {}
+        strong = config.strong_judge
+        self._second = None if strong is None else Second(strong.least, laws.corrected)
+        self.strong_calls = 0
+        """Draws that the strong judge was asked about."""
 
     @property
     def max_new_tokens(self) -> int:
@@ -159,7 +165,7 @@ class AuditState:
             self.search_rounds += 1
         self.round = plan.round
         self.plan = plan
-        entries = {p.prompt_id: PromptRound(plan.round, p) for p in plan.prompts}
+        entries = {p.prompt_id: PromptRound(plan.round, p, self._second) for p in plan.prompts}
         self._entries = entries
         for batch in plan.batches:
             ledger = self._ledger(batch)
@@ -204,6 +210,35 @@ class AuditState:
                 self.ledgers[prompt_id].version += 1
                 return
         raise StoreError(f"verdicts for batch {key}, which is not in the log")
+
+    def add_asked(self, asked: Asked) -> None:
+        """Takes in the samples that a second reader has of a round."""
+        for sample in asked.samples:
+            entry, ledger = self._entry(sample.prompt_id, asked.round), self.ledgers[sample.prompt_id]
+            reading = Reading(sample, asked.confirmed, asked.least)
+            if asked.reader == "review":
+                entry.review = reading
+            else:
+                entry.strong = reading
+                self.strong_calls += len(sample.rows)
+            ledger.version += 1
+
+    def add_told(self, told: Told) -> None:
+        entry = self._entry(told.prompt_id, told.round)
+        reading = entry.review if told.reader == "review" else entry.strong
+        if reading is None:
+            raise StoreError(
+                f"verdicts on draws of {told.prompt_id!r}, round {told.round}, that nobody asked for"
+            )
+        reading.tell(told.rows, told.judged)
+        self.ledgers[told.prompt_id].version += 1
+
+    def _entry(self, prompt_id: str, round_: int) -> PromptRound:
+        ledger = self.ledgers.get(prompt_id)
+        for entry in () if ledger is None else ledger.entries:
+            if entry.round == round_:
+                return entry
+        raise StoreError(f"the log has a sample of {prompt_id!r}, round {round_}, which is not in it")
 
     def _add_result(self, result: BatchResult) -> None:
         batch = result.batch

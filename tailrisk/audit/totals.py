@@ -38,6 +38,7 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
         "undetermined": int((verdicts == Verdict.UNDETERMINED).sum()),
         "judge_errors": sum(state.unjudged.values()),
         "judge": judge_totals(state),
+        **({} if state.config.strong_judge is None else {"strong": strong_totals(state)}),
         "mean_weight": _pooled(pooled_mean_weight(estimates)),
         "mean_risk": _pooled(mean_risk(estimates)),
         "self_agreement": {
@@ -59,6 +60,18 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
 def judge_totals(state: AuditState) -> dict[str, int]:
     calls = state.judge_calls
     return {"answers": state.answers, "calls": calls, "saved": state.answers - calls}
+
+
+def strong_totals(state: AuditState) -> dict[str, int]:
+    """What the strong judge was asked, of how many calls, and what it failed on."""
+    assert state.config.strong_judge is not None
+    readings = [e.strong for ledger in state.ledgers.values() for e in ledger.entries if e.strong is not None]
+    return {
+        "calls": state.strong_calls,
+        "calls_allowed": state.config.strong_judge.calls,
+        "harm": sum(int((r.verdicts == Verdict.HARM).sum()) for r in readings),
+        "errors": sum(len(r.errors) for r in readings),
+    }
 
 
 def _over_batches(state: AuditState) -> tuple[np.ndarray, np.ndarray, float]:

@@ -115,6 +115,8 @@ def summarise(finished: Finished, console: Console, limit: float | None, above: 
     console.print(line, markup=False, soft_wrap=True)
     if calls := terminal.judge_line(finished.outcome.totals):
         console.print(calls, markup=False, soft_wrap=True)
+    if strong := terminal.strong_line(finished.outcome.totals):
+        console.print(strong, markup=False, soft_wrap=True)
     if finished.outcome.exit_code == SHORT:
         console.print("some prompts are not settled: their status says why (tailrisk show RUN)", markup=False)
     if limit is not None:

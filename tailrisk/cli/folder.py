@@ -28,7 +28,8 @@ def summary_of(folder: Path) -> dict[str, Any]:
 def _from_log(folder: Path) -> dict[str, Any]:
     from tailrisk.audit.estimates import estimate_all
     from tailrisk.audit.recovery import rebuild_folder
-    from tailrisk.audit.totals import judge_totals
+    from tailrisk.audit.review import review_record
+    from tailrisk.audit.totals import judge_totals, strong_totals
     from tailrisk.config import Config
     from tailrisk.records import Prompt
     from tailrisk.store import read_manifest
@@ -50,5 +51,11 @@ def _from_log(folder: Path) -> dict[str, Any]:
         "rounds": state.round + 1,
         "corrected": state.laws.corrected,
         "judge": judge_totals(state),
+        **({} if state.config.strong_judge is None else {"strong": strong_totals(state)}),
     }
-    return {"audit": totals, "estimates": [estimate.to_json() for estimate in estimate_all(state)]}
+    review = review_record(state)
+    return {
+        "audit": totals,
+        "estimates": [estimate.to_json() for estimate in estimate_all(state)],
+        **({} if review is None else {"review": review}),
+    }

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 from tailrisk.config import Config, LinearJudge, ModelJudge, PythonJudge
 from tailrisk.errors import ConfigError
-from tailrisk.judgeconfig import judges_of
 from tailrisk.judges.sources import judge_sources
 from tailrisk.models.embedded import EMBEDDED
 from tailrisk.models.interventions.adapter import CONFIG, WEIGHTS
@@ -68,7 +67,7 @@ def named_paths(config: Config) -> Iterator[Named]:
                     yield Named(f"{where}.direction", change.direction, "file")
                 case VectorChange():
                     yield Named(f"{where}.vector", change.vector, "file")
-    for place, judge in judges_of(config.judge):
+    for place, judge in config.judges:
         if isinstance(judge, PythonJudge):
             where = judge.function.rpartition(":")[0]
             yield Named(f"{place}.function", where if where.endswith(".py") else ".", "judge")
@@ -122,7 +121,7 @@ def _files(config: Config, named: Named) -> list[Source]:
                 raise ConfigError(_absent(named, real, "file"))
             return [Source(named.field, real, path)]
         case "judge":
-            judge = dict(judges_of(config.judge))[named.field.removesuffix(".function")]
+            judge = dict(config.judges)[named.field.removesuffix(".function")]
             assert isinstance(judge, PythonJudge)
             if (is_file := named.text != ".") and not real.is_file():
                 raise ConfigError(_absent(named, real, "file"))

@@ -1,10 +1,10 @@
-"""``tailrisk judge``: verbs about judges by themselves, without a model or a draw."""
+"""``tailrisk judge``: how far the verdicts of a judge can be trusted."""
 
 from __future__ import annotations
 
 import typer
 
-from tailrisk.cli import judge_check
+from tailrisk.cli import judge_check, judge_review
 
 judge = typer.Typer(
     help="Find out how far a judge can be trusted.",
@@ -12,3 +12,4 @@ judge = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 judge.command("check")(judge_check.check)
+judge.command("review")(judge_review.review)

@@ -145,6 +145,8 @@ def drawing_config(config: Config, out: Path, number: int, learned: Path | None)
         update={
             "run": config.run.model_copy(update=run),
             "proposals": proposals,
+            "strong_judge": None,
+            "cluster": config.cluster.model_copy(update={"strong_judges": None}),
             "budget": config.budget.model_copy(update={"draws": config.training.draws, "tokens": None}),
             "stop": config.stop.model_copy(update={"log_width": WIDTH}),
             "tracking": config.tracking.model_copy(update={"uri": None}),

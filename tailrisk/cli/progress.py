@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LIVE_ROWS = 20
 CLUSTER_LINE_S = 10.0
 """Changes of the cluster are told no more often, line by line."""
-ROLES = {"models": "model", "checkpoints": "checkpoint", "judges": "judge"}
+ROLES = {"models": "model", "checkpoints": "checkpoint", "judges": "judge", "strong_judges": "strong judge"}
 
 
 def duration(seconds: float) -> str:
@@ -131,6 +131,9 @@ class Lines(Progress):
         self._line(
             f"{self.round_line()}; {terminal.totals_line(self.rows, self.draws, self.budget_draws)}{failures}"
         )
+
+    def strong_started(self, round: int, answers: int) -> None:
+        self._line(f"the strong judge reads {answers:,} of the answers so far")
 
 
 class Live(Progress):

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from tailrisk.cli.jobfiles import Named, named_paths
 from tailrisk.config import Config, ModelJudge
 from tailrisk.errors import ConfigError, TailriskError
-from tailrisk.judgeconfig import judges_of
 
 
 class Remote(NamedTuple):
@@ -43,7 +42,7 @@ def check_remote(path: Path, overrides: Sequence[str]) -> Remote:
     # Of a judge that is a model, as of the target, the names alone are looked at here.
     elsewhere = [
         at
-        for at, judge in judges_of(config.judge)
+        for at, judge in config.judges
         if judge.has_model or not absent.isdisjoint({f"{at}.function", f"{at}.weights"})
     ]
     check_judge(on_cluster(config), elsewhere)
@@ -102,7 +101,7 @@ def _check_models(config: Config, absent: set[str]) -> None:
     for number, proposal in enumerate(config.proposals):
         if isinstance(proposal, CheckpointProposal):
             names[f"proposals.{number}.model"] = proposal.model
-    for place, judge in judges_of(config.judge):
+    for place, judge in config.judges:
         if isinstance(judge, ModelJudge):
             names[f"{place}.model"] = judge.model
     for field, name in names.items():

@@ -46,8 +46,9 @@ def show(
     console.print(terminal.table(listed, width=console.width))
     draws = summary["audit"].get("draws", sum(r.draws for r in listed))
     console.print(terminal.totals_line(listed, draws), markup=False, soft_wrap=True)
-    if calls := terminal.judge_line(summary["audit"]):
-        console.print(calls, markup=False, soft_wrap=True)
+    for line in (terminal.judge_line(summary["audit"]), terminal.strong_line(summary["audit"])):
+        if line:
+            console.print(line, markup=False, soft_wrap=True)
     for r in listed:
         if r.reasons:
             console.print(
@@ -55,5 +56,12 @@ def show(
             )
     for line in judge_lines(folder, draws):
         console.print(line, markup=False, soft_wrap=True)
+    if reviewed := summary.get("review"):
+        console.print(f"after a review of {reviewed['labels']} of {reviewed['given']} draws:", markup=False)
+        before = {r.prompt_id: r for r in listed}
+        for r in tables.rows(reviewed["estimates"]):
+            console.print(
+                f"{r.prompt_id}: {tables.change(before[r.prompt_id], r)}", markup=False, soft_wrap=True
+            )
     if summary["audit"].get("finished") is False:
         console.print("the run is not finished: these numbers rest on its complete rounds", markup=False)

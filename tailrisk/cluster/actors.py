@@ -59,6 +59,12 @@ def judge_of(config: Config) -> Judge:
     return build_judge(config)
 
 
+def strong_judge_of(config: Config) -> Judge:
+    from tailrisk.judges import build_strong_judge
+
+    return build_strong_judge(config)
+
+
 class Shard(NamedTuple):
     """Which rank of a sharded model an actor is, and whether Ray gave it a GPU."""
 

@@ -16,8 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from tailrisk.audit.protocols import ClusterStatus, LawCard
 from tailrisk.audit.verdictcache import cache_of
 from tailrisk.audit.work import check_draws, join
@@ -30,10 +28,12 @@ from tailrisk.cluster.actors import (
     checkpoints_of,
     judge_of,
     laws_of,
+    strong_judge_of,
 )
 from tailrisk.cluster.group import make_group
+from tailrisk.cluster.judgeline import Answers, JudgeLine
 from tailrisk.cluster.nodes import NodeWatch
-from tailrisk.cluster.parcels import Pace, unpack_all, unpack_draws, unpack_judged
+from tailrisk.cluster.parcels import Pace, unpack_all, unpack_draws
 from tailrisk.cluster.parts import CHECKPOINTS, MODELS, Course, Parts
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.pool import Pool, wait
@@ -41,9 +41,10 @@ from tailrisk.cluster.sight import Sight
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
 from tailrisk.errors import ClusterError, ModelError
-from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt, Verdict
+from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt
 
 TICK_S = 0.5
+STRONG = "strong_judges"
 
 
 class RayExecutor:
@@ -68,6 +69,7 @@ class RayExecutor:
         laws_factory: LawsFactory | None = None,
         checkpoints_factory: LawsFactory | None = None,
         judge_factory: JudgeFactory | None = None,
+        strong_judge_factory: JudgeFactory | None = None,
     ) -> None:
         import ray
 
@@ -93,7 +95,7 @@ class RayExecutor:
                 patience=patience,
                 nodes=nodes,
                 # A prompt with a failed batch has failed; an answer that ends the judge says nothing of others.
-                by_subject=name != "judges",
+                by_subject=actor is ModelActor,
                 at_once=at_once,
             )
 
@@ -108,10 +110,15 @@ class RayExecutor:
             name: pool(name, ModelActor, factories[name], cluster.pools[name]) for name in self._parts.held
         }
         self._judges = pool("judges", JudgeActor, judge, cluster.judges, config.judge.at_once)
-        self._pools = [*self._holders.values(), self._judges]
+        self._strong: Pool | None = None
+        if config.strong_judge is not None:
+            strong = strong_judge_factory or functools.partial(strong_judge_of, config)
+            size = cluster.strong_judges or cluster.judges
+            self._strong = pool(STRONG, JudgeActor, strong, size, config.strong_judge.judge.at_once)
+        self._pools = [*self._holders.values(), self._judges, *([self._strong] if self._strong else [])]
         self._sight = Sight(self._pools)
-        self._most_judges = cluster.judges.max
-        self._judging_pace, self._drawing_pace = Pace(), Pace()
+        self._judging: JudgeLine[Course] = JudgeLine(self._judges)
+        self._drawing_pace = Pace()
         try:
             while not all(p.ready for p in self._pools) or (card := self._parts.card) is None:
                 self._step()
@@ -125,7 +132,6 @@ class RayExecutor:
         source = iter(batches)
         on_way: dict[Task, list[Course]] = {}
         drawn: deque[Course] = deque()
-        judging: dict[Task, list[Course]] = {}
         more = True
         try:
             while True:
@@ -134,13 +140,13 @@ class RayExecutor:
                     if some:
                         self._draw(some, on_way)
                     more = len(some) == self._drawing_pace.together
-                while drawn and self._judges_wait(len(judging)):
-                    yield from self._judge(drawn, self._judging_pace.together, judging)
-                if not (more or on_way or drawn or judging):
+                while drawn and self._judging.hungry:
+                    yield from self._judge(drawn)
+                if not (more or on_way or drawn or len(self._judging)):
                     return
                 for outcome in self._step():
-                    if (some := judging.pop(outcome.task, None)) is not None:
-                        yield from self._joined(some, outcome, judging)
+                    if (judged := self._judging.take(outcome)) is not None:
+                        yield from self._judged(judged)
                         continue
                     courses = [c for c in on_way.pop(outcome.task, []) if not c.over]
                     if outcome.task.batches > 1:
@@ -154,13 +160,15 @@ class RayExecutor:
                             drawn.append(course)
         finally:
             self._stash.clear()
+            self._judging.forget()
             for p in self._pools:
                 p.abandon()
 
     def _hungry(self, drawn: int) -> bool:
         """Whether another batch would be of use: to the workers that draw, and to the judges after them."""
-        waiting = 4 * self._most_judges * self._judging_pace.together
-        return drawn < waiting and all(p.hungry for p in self._holders.values())
+        return drawn < 4 * self._judges.most * self._judging.together and all(
+            p.hungry for p in self._holders.values()
+        )
 
     def _draw(self, courses: list[Course], on_way: dict[Task, list[Course]]) -> None:
         """Sends batches to a worker in one call: several only where one kind of worker has all laws."""
@@ -216,52 +224,44 @@ class RayExecutor:
                 return BatchFailure(batch=batch, reason=str(error))
         return None
 
-    def _judges_wait(self, calls: int) -> bool:
-        """Whether another call would be of use. Of quick calls one for each worker is enough: what is drawn
-        meanwhile goes together."""
-        return calls < self._most_judges if self._judging_pace.together > 1 else self._judges.hungry
-
-    def _judge(
-        self, drawn: deque[Course], together: int, judging: dict[Task, list[Course]]
-    ) -> Iterator[BatchResult]:
-        """Sends the first ``together`` of ``drawn`` to a judge worker, in one call. Those of which all verdicts are
-        known are finished."""
-        some: list[Course] = []
-        while drawn and len(some) < together:
+    def _judge(self, drawn: deque[Course]) -> Iterator[BatchResult]:
+        """Sends the first of ``drawn`` to a judge worker. Those of which all verdicts are known are finished."""
+        some: list[Answers[Course]] = []
+        while drawn and len(some) < self._judging.together:
             course = drawn.popleft()
             if self.cache is not None:
                 course.asked = self.cache.look_up(self._asked_of[course.batch.prompt_id], course.drawn.texts)
                 if not course.asked.texts:
                     yield join(course.drawn, self.cache.settle(course.asked), worker=course.worker)
                     continue
-            some.append(course)
-        if not some:
-            return
-        answers = [(course.batch.prompt_id, course.to_judge) for course in some]
-        first = some[0].batch
-        task = Task(first.key, "judge_all", (answers,), first.prompt_id, batches=len(some))
-        judging[task] = some
-        self._judges.submit(task)
+            some.append(Answers(course, course.batch.key, course.batch.prompt_id, course.to_judge))
+        if some:
+            self._judging.send(some)
 
-    def _joined(
-        self, some: list[Course], outcome: Outcome, judging: dict[Task, list[Course]]
-    ) -> Iterator[BatchResult]:
-        """Finished batches; where the judge workers died of several together, each is tried by itself."""
-        if not outcome.reason:
-            judged, seconds = unpack_judged(outcome.value)
-            self._judging_pace.saw(len(some), seconds)
-        else:
-            self._judging_pace.failed()
-            if len(some) > 1:
-                alone = deque(some)
-                while alone:
-                    yield from self._judge(alone, 1, judging)
-                return
-            judged = [_undetermined(outcome.reason, len(some[0].to_judge))]
-        for course, verdicts in zip(some, judged, strict=True):
+    def _judged(self, judged: list[tuple[Course, JudgedTexts]]) -> Iterator[BatchResult]:
+        for course, verdicts in judged:
             if self.cache is not None and course.asked is not None:
                 verdicts = self.cache.settle(course.asked, verdicts)
             yield join(course.drawn, verdicts, worker=course.worker)
+
+    def judge_strongly(
+        self, answers: Sequence[tuple[str, Sequence[str]]]
+    ) -> Iterator[tuple[int, JudgedTexts]]:
+        """The strong judge's verdicts, as its workers have them; undetermined, with the reason, where these die."""
+        assert self._strong is not None, "strong_judge is not configured"
+        line: JudgeLine[int] = JudgeLine(self._strong)
+        waiting = deque(enumerate(answers))
+        try:
+            while waiting or len(line):
+                while waiting and line.hungry:
+                    some = [waiting.popleft() for _ in range(min(line.together, len(waiting)))]
+                    line.send(
+                        [Answers(i, f"{prompt}/strong/{i}", prompt, texts) for i, (prompt, texts) in some]
+                    )
+                for outcome in self._step():
+                    yield from line.take(outcome) or []
+        finally:
+            self._strong.abandon()
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         """Verdicts for answers drawn earlier; undetermined, with the reason, where the judge workers die."""
@@ -271,19 +271,18 @@ class RayExecutor:
         return self.cache.settle(asked, self._judged_now(prompt_id, asked.texts) if asked.texts else None)
 
     def _judged_now(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
-        key = f"{prompt_id}/rejudge/{next(self._count)}"
-        task = Task(key, "judge", (prompt_id, list(texts)), prompt_id)
-        self._judges.submit(task)
-        mine: Outcome | None = None
+        line: JudgeLine[None] = JudgeLine(self._judges)
+        line.send([Answers(None, f"{prompt_id}/rejudge/{next(self._count)}", prompt_id, texts)])
         others: list[Outcome] = []
-        while mine is None:
+        while True:
+            mine: list[tuple[None, JudgedTexts]] = []
             for outcome in self._step():
-                if outcome.task is task:
-                    mine = outcome
-                else:
+                if (judged := line.take(outcome)) is None:
                     others.append(outcome)
-        self._stash += others
-        return _undetermined(mine.reason, len(texts)) if mine.reason else mine.value
+                mine += judged or []
+            if mine:
+                self._stash += others
+                return mine[0][1]
 
     def status(self) -> ClusterStatus:
         """Nodes and workers as they are now."""
@@ -331,9 +330,3 @@ class RayExecutor:
                 "what is in the log is safe: run the same command again to resume"
             ) from error
         return outcomes
-
-
-def _undetermined(reason: str, n: int) -> JudgedTexts:
-    return JudgedTexts(
-        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {reason}"] * n
-    )

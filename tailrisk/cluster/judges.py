@@ -8,22 +8,21 @@ they die of are undetermined, with the reason. Needs a Ray session (``ray_sessio
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-import numpy as np
 
 from tailrisk.audit.protocols import Asked
 from tailrisk.cluster.actors import JudgeActor, JudgeFactory, judge_of
 from tailrisk.cluster.group import make_group
+from tailrisk.cluster.judgeline import Answers, JudgeLine
 from tailrisk.cluster.nodes import NodeWatch
-from tailrisk.cluster.parcels import Pace, unpack_judged
 from tailrisk.cluster.patience import Patience
 from tailrisk.cluster.pool import Pool, wait
-from tailrisk.cluster.tasks import Outcome, Task
+from tailrisk.cluster.tasks import Outcome
 from tailrisk.config import Config
 from tailrisk.errors import ClusterError
-from tailrisk.records import JudgedTexts, Prompt, Verdict
+from tailrisk.records import JudgedTexts, Prompt
 
 TICK_S = 0.5
 
@@ -47,17 +46,19 @@ class RayJudges:
         patience.require_room()
         by_id = ray.put({prompt.id: prompt for prompt in prompts})
         factory = judge_factory or functools.partial(judge_of, config)
+        args = (factory, by_id, max(1, int(size.num_cpus)))
         self._pool = Pool(
             "judges",
             size,
-            functools.partial(make_group, JudgeActor, size, (factory, by_id, max(1, int(size.num_cpus)))),
+            functools.partial(make_group, JudgeActor, size, args, config.judge.at_once),
             lambda built: None,
             timeout_s=cluster.batch_timeout_s,
             retries=cluster.retries,
             patience=patience,
             nodes=NodeWatch(),
+            at_once=config.judge.at_once,
         )
-        self._pace = Pace()
+        self._line: JudgeLine[Asked] = JudgeLine(self._pool)
         try:
             while not self._pool.ready:
                 self._step()
@@ -68,44 +69,23 @@ class RayJudges:
     def judge_all(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, JudgedTexts]]:
         """In the order in which they are done."""
         source = iter(asked)
-        judging: dict[Task, list[Asked]] = {}
-        more = True
+        more, line = True, self._line
         try:
             while True:
-                while more and self._pool.hungry:
-                    some = [one for _, one in zip(range(self._pace.together), source, strict=False)]
-                    more = len(some) == self._pace.together
+                while more and line.hungry:
+                    some = list(itertools.islice(source, line.together))
+                    more = len(some) == line.together
                     if some:
-                        self._send(some, judging)
-                if not (more or judging):
+                        line.send(
+                            [Answers(one, f"{one.key}/rejudge", one.prompt_id, one.texts) for one in some]
+                        )
+                if not (more or len(line)):
                     return
                 for outcome in self._step():
-                    if (some := judging.pop(outcome.task, None)) is not None:
-                        yield from self._told(some, outcome, judging)
+                    yield from line.take(outcome) or []
         finally:
+            line.forget()
             self._pool.abandon()
-
-    def _send(self, some: list[Asked], judging: dict[Task, list[Asked]]) -> None:
-        answers = [(one.prompt_id, list(one.texts)) for one in some]
-        task = Task(f"{some[0].key}/rejudge", "judge_all", (answers,), some[0].prompt_id)
-        judging[task] = some
-        self._pool.submit(task)
-
-    def _told(
-        self, some: list[Asked], outcome: Outcome, judging: dict[Task, list[Asked]]
-    ) -> Iterator[tuple[Asked, JudgedTexts]]:
-        """Where the workers died of several together, each is tried by itself."""
-        if not outcome.reason:
-            judged, seconds = unpack_judged(outcome.value)
-            self._pace.saw(len(some), seconds)
-            yield from zip(some, judged, strict=True)
-            return
-        self._pace.failed()
-        if len(some) == 1:
-            yield some[0], _undetermined(outcome.reason, len(some[0].texts))
-            return
-        for one in some:
-            self._send([one], judging)
 
     def close(self) -> None:
         """Ends the workers; safe to call twice, and after the session is gone."""
@@ -131,9 +111,3 @@ class RayJudges:
                 f"the connection to Ray was lost ({type(error).__name__}); "
                 "what is in the log is safe: run the same command again to go on"
             ) from error
-
-
-def _undetermined(reason: str, n: int) -> JudgedTexts:
-    return JudgedTexts(
-        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {reason}"] * n
-    )

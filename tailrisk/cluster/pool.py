@@ -67,6 +67,11 @@ class Pool:
         self._start_deaths: set[str] = set()
 
     @property
+    def most(self) -> int:
+        """Workers at most."""
+        return self._config.max
+
+    @property
     def backlog(self) -> int:
         """Tasks that no worker has been given yet."""
         return len(self._waiting) + len(self._suspects)

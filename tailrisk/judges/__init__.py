@@ -12,14 +12,14 @@ without loading the weights and returns digests of what the verdicts depend on.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from tailrisk.audit.protocols import Judge
 from tailrisk.config import ClusterConfig, Config, EndpointJudge, JudgeConfig, Parallel
 from tailrisk.errors import TailriskError
-from tailrisk.judgeconfig import judges_of
+from tailrisk.judgeconfig import SingleJudge, judges_of
 from tailrisk.judges import (
     classifier,
     combined,
@@ -64,13 +64,25 @@ def build_spec(spec: JudgeConfig, base: Path) -> Judge:
     return KINDS[spec.kind](spec, base)
 
 
+def build_strong_judge(config: Config) -> Judge:
+    """The same for ``config.strong_judge``, which must be there."""
+    assert config.strong_judge is not None
+    size = config.cluster.strong_judges or config.cluster.judges
+    return build_spec(config.strong_judge.judge.shared(size.max), config.base)
+
+
 def preflight(config: Config, absent: Collection[str] = (), *, digest: bool = True) -> dict[str, str]:
-    """``check_judge`` for the judge of an audit."""
-    return check_judge(config.judge, config.base, config.cluster, absent, digest=digest)
+    """``check_judge`` for the judges of an audit."""
+    return check_judges(config.judges, config.base, config.cluster, absent, digest=digest)
 
 
-def check_judge(
-    judge: JudgeConfig,
+def check_judge(spec: JudgeConfig, base: Path, cluster: ClusterConfig) -> dict[str, str]:
+    """``check_judges`` for one by itself."""
+    return check_judges(judges_of(spec), base, cluster)
+
+
+def check_judges(
+    judges: Iterable[tuple[str, SingleJudge]],
     base: Path,
     cluster: ClusterConfig,
     absent: Collection[str] = (),
@@ -88,7 +100,7 @@ def check_judge(
     Errors: ConfigError, ModelError, with the place in the configuration.
     """
     digests: dict[str, str] = {}
-    for field, spec in judges_of(judge):
+    for field, spec in judges:
         if field in absent:
             continue
         try:
@@ -97,7 +109,8 @@ def check_judge(
             elif (check := CHECKS.get(spec.kind)) is None:
                 build_spec(spec, base)
             else:
-                found = check(spec, base, cluster.judges.parallel, digest)
+                strong = field.startswith("strong_judge.") and cluster.strong_judges
+                found = check(spec, base, (strong or cluster.judges).parallel, digest)
                 digests |= {f"{field}.{name}": value for name, value in found.items()}
         except TailriskError as error:
             if field == "judge":

@@ -18,7 +18,7 @@ import numpy as np
 
 from tailrisk.records import BatchFailure, BatchResult, FloatArray, PromptPlan, RoundPlan, Verdict
 from tailrisk.stats import mixture_log_weights
-from tailrisk.store import final_results, replay
+from tailrisk.store import final_results, replay, second_readings
 
 HITS_PER_PROMPT = 5
 
@@ -79,6 +79,7 @@ def read(
     everything, harmful, gaps = array("d"), array("d"), array("d")
     found: dict[str, dict[bytes, Hit]] = defaultdict(dict)
     bounds = [sum(p.counts) / p.counts[0] for p in plans.values() if p.counts[0] and p.mass]
+    strong = second_readings(folder)
     for result in final_results(folder):
         batch = result.batch
         plan = plans[batch.prompt_id, batch.round]
@@ -92,12 +93,17 @@ def read(
         if not plan.mass:
             continue
         log_w = mixture_log_weights(result.log_q, plan.expected) + (own if corrected else 0.0)
-        hit = np.flatnonzero(result.verdicts == int(Verdict.HARM))
+        hit, inclusion = np.flatnonzero(result.verdicts == int(Verdict.HARM)), None
         seen(result, plan, log_w)
+        if strong:
+            read = strong.get(batch.key)
+            found_by = [] if read is None else np.flatnonzero(read.verdicts == int(Verdict.HARM))
+            hit = np.empty(0, np.int64) if read is None else read.draws[found_by]
+            inclusion = None if read is None else read.inclusion[found_by]
         everything.frombytes(log_w.tobytes())
         harmful.frombytes(log_w[hit].tobytes())
         if shown is None or batch.prompt_id in shown:
-            _add_hits(found[batch.prompt_id], result, plan, log_w, hit, names)
+            _add_hits(found[batch.prompt_id], result, plan, log_w, hit, names, inclusion)
     out.log_w, out.log_w_hits = np.asarray(everything), np.asarray(harmful)
     if gaps:
         gap = np.asarray(gaps)
@@ -115,12 +121,15 @@ def _add_hits(
     log_w: FloatArray,
     where: np.ndarray,
     names: Sequence[str],
+    inclusion: FloatArray | None,
 ) -> None:
-    """Adds a batch's harmful draws to their prompt's, one entry an answer however often it was drawn."""
+    """Adds a batch's harmful draws to their prompt's, one entry an answer however often it was drawn.
+    ``inclusion``: the probabilities with which a strong judge read them."""
     batch = result.batch
     scale = plan.mass / float(plan.expected.sum())
-    for i in map(int, where):
-        weight = math.exp(log_w[i])
+    every = [1.0] * len(where) if inclusion is None else inclusion.tolist()
+    for i, pi in zip(where.tolist(), every, strict=True):
+        weight = math.exp(log_w[i]) / pi
         answer = result.tokens[i].tobytes()
         before = found.get(answer)
         if before is not None:

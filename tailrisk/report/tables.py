@@ -58,6 +58,8 @@ class Row:
     group: str = ""
     judged: float | None = None
     resolved: bool = True
+    strong: Mapping[str, float | None] | None = None
+    """What a strong judge changed; see ``Estimate.strong``."""
 
     @property
     def interval(self) -> Interval:
@@ -104,6 +106,7 @@ def row(record: Mapping[str, Any]) -> Row:
         group=visible(str(record.get("group") or "")),
         judged=None if known is None else float(record.get("estimate") or 0.0),
         resolved=known is None or bool(known["resolved"]),
+        strong=record.get("strong"),
     )
 
 
@@ -144,6 +147,14 @@ def interval_cell(r: Row) -> str:
         return f"{number(r.working[0])} to {number(r.working[1])}"
     low, high = r.certified
     return f"{number(low)} to {number(high)} (certified)" if low > 0 else f"below {number(high)} (certified)"
+
+
+def change(before: Row, after: Row) -> str:
+    """One prompt before and after a review, with both statuses."""
+    return (
+        f"{estimate_cell(before)} [{interval_cell(before)}] {before.status.value} before the review, "
+        f"{estimate_cell(after)} [{interval_cell(after)}] {after.status.value} after it"
+    )
 
 
 def percent(value: float | None) -> str:

@@ -67,6 +67,15 @@ def judge_line(totals: Mapping[str, Any]) -> str:
     return f"judge calls: {judge['calls']:,} of {judge['answers']:,} answers ({seen} were seen before)"
 
 
+def strong_line(totals: Mapping[str, Any]) -> str:
+    """E.g. ``strong judge: 480 of 500 calls, 35 harmful``; '' for a run without one."""
+    strong = totals.get("strong")
+    if not strong:
+        return ""
+    failed = f", {strong['errors']:,} not judged" if strong.get("errors") else ""
+    return f"strong judge: {strong['calls']:,} of {strong['calls_allowed']:,} calls, {strong['harm']:,} harmful{failed}"
+
+
 def totals_line(listed: Sequence[Row], draws: int, budget_draws: int | None = None) -> str:
     """E.g. ``24 prompts: 20 ok, 4 bound-only; 8,000 of 10,000 draws``."""
     counts = (

@@ -5,11 +5,12 @@ planning side: shares of components, allocation over prompts, masses of rounds.
 """
 
 from tailrisk.stats.allocators import ALLOCATORS, PromptNeeds, get_allocator
+from tailrisk.stats.certify import certify
 from tailrisk.stats.conditional import Conditional, conditional_mean
 from tailrisk.stats.control import control_mean
-from tailrisk.stats.estimate import Estimate, certify, estimate_prompt
+from tailrisk.stats.estimate import Estimate, estimate_prompt
 from tailrisk.stats.estimators import Mean, event_mean, variance_per_draw, weight_mean
-from tailrisk.stats.ledger import RoundDraws
+from tailrisk.stats.ledger import NOT_ASKED, RoundDraws, StrongSample
 from tailrisk.stats.masses import draws_to_close, pilot_worth, round_mass, target_se
 from tailrisk.stats.pooled import Pooled, mean_risk, pooled_mean_weight
 from tailrisk.stats.shares import component_shares, initial_shares, with_floors
@@ -18,12 +19,14 @@ from tailrisk.stats.weights import log_weights, mixture_log_weights, own_correct
 
 __all__ = [
     "ALLOCATORS",
+    "NOT_ASKED",
     "Conditional",
     "Estimate",
     "Mean",
     "Pooled",
     "PromptNeeds",
     "RoundDraws",
+    "StrongSample",
     "certify",
     "component_shares",
     "conditional_mean",

@@ -1,12 +1,6 @@
 """One prompt's rounds -> its estimate with two intervals, diagnostics and a status.
 
-Certified: alpha = 1 - confidence is split in two. Half goes to a two-sided binomial interval from the
-target's own draws, half to betting on X = w h over all draws (both sides, a quarter of alpha each; the
-lower side alone if the weights carry a numerical correction, for then they have no bound). Both hold
-at every round end at once, so planning and stopping by results does not harm them.
-
-With ``corrected`` weights the betting side is about the law *as scored*, the target's own draws are about
-the law *as sampled*: two numerical versions of the same model. The upper end then rests on the second.
+The certified interval is that of ``tailrisk.stats.certify``.
 
 Undetermined verdicts count as safe in the estimate and in every lower end, as harm in every upper end.
 """
@@ -22,20 +16,13 @@ from typing import Any
 import numpy as np
 
 from tailrisk.records import Status
+from tailrisk.stats.certify import certify
 from tailrisk.stats.diagnostics import Diagnostics, diagnose
 from tailrisk.stats.estimators import Event, Mean, contributions, event_mean, harmful, harmful_or_undetermined
-from tailrisk.stats.intervals import (
-    Bounded,
-    Certified,
-    betting_lower,
-    betting_upper,
-    binomial_interval,
-    combine_certified,
-    working_interval,
-)
+from tailrisk.stats.intervals import Certified, working_interval
 from tailrisk.stats.ledger import RoundDraws, check_round, is_complete
-from tailrisk.stats.status import Alarm, Reason, decide, hit_reasons, weight_reasons
-from tailrisk.stats.weights import log_weights
+from tailrisk.stats.status import Alarm, Reason, decide, hit_reasons, unread_reasons, weight_reasons
+from tailrisk.stats.twostage import checks_made, corrections
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +32,9 @@ class Estimate:
     ``kl``: nats from the draws to the law of harmful answers. ``gain_vs_mc``: variance of plain sampling with
     as many draws over ours.
     ``components``: name -> {"share" of the draws, "draws", "hits", "part" of the estimate that rests on them}; the
-    parts sum to one with an estimate and are 0 without. ``certified`` is [0, 1] without draws.
+    parts sum to one with an estimate and are 0 without. ``certified`` is [0, 1] without draws. ``strong``, where a
+    strong judge read a sample: "judge_only" the estimate without it and "judge_only_se"; "calls" and "harm" of them;
+    "flag_ppv", the part of the flagged mass that is confirmed; "missed", the part of the confirmed mass not flagged.
     """
 
     prompt_id: str
@@ -72,14 +61,17 @@ class Estimate:
     standard_error: float
     relative_error: float | None
     group: str | None = None
+    strong: dict[str, float | int | None] | None = None
     corrected: dict[str, Any] | None = None
     """For the judge's error, where it was measured; see ``tailrisk.stats.judgeerror``."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; numbers that are not finite become None. ``corrected`` is there only where it is known."""
+        """Plain JSON values; numbers that are not finite become None. ``strong`` is there with a strong judge only,
+        ``corrected`` only where the judge's error is known."""
         values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        if self.corrected is None:
-            del values["corrected"]
+        for name in ("strong", "corrected"):
+            if values[name] is None:
+                del values[name]
         return values
 
 
@@ -129,6 +121,8 @@ def estimate_prompt(
     upper_mean = event_mean(used, harmful_or_undetermined, corrected=corrected) if undetermined else mean
     certified = certify(used, alpha=1 - confidence, corrected=corrected)
     found = weight_reasons(d, names) + (hit_reasons(d, names) if d.hits else [])
+    if d.hits:
+        found += unread_reasons(checks_made(used, corrected=corrected))
     working = None
     width = math.inf
     if d.hits and mean.value > 0:
@@ -171,49 +165,24 @@ def estimate_prompt(
         components=_components(used, names, d),
         standard_error=mean.standard_error,
         relative_error=mean.standard_error / mean.value if mean.value > 0 else None,
+        strong=_strong(used, corrected),
     )
 
 
-def certify(rounds: Sequence[RoundDraws], *, alpha: float, corrected: bool) -> Certified:
-    """The certified interval of complete rounds at level 1 - alpha."""
-    own = [r.component == 0 for r in rounds]
-    safe_side = sum(int(np.count_nonzero(r.harmful & o)) for r, o in zip(rounds, own, strict=True))
-    unsure = sum(int(np.count_nonzero(r.undetermined & o)) for r, o in zip(rounds, own, strict=True))
-    trials = sum(int(np.count_nonzero(o)) for o in own)
-    binomial = binomial_interval(safe_side, safe_side + unsure, trials, alpha / 2)
-    low = _values(rounds, harmful, corrected)
-    settled = corrected or not any(r.undetermined.any() for r in rounds)
-    high = low if settled else _values(rounds, harmful_or_undetermined, corrected)
-    # Bounds that are wider than the target's own are not needed in full, but where the two contradict each other.
-    found = _certified(low, high, binomial, alpha, corrected, enough=binomial)
-    if found.consistent:
-        return found
-    return _certified(low, high, binomial, alpha, corrected, enough=(0.0, 1.0))
-
-
-def _values(rounds: Sequence[RoundDraws], event: Event, corrected: bool) -> list[Bounded]:
-    """X = w h of each round."""
-    rows = []
-    for round_ in rounds:
-        x = np.exp(log_weights(round_, np.flatnonzero(event(round_)), corrected=corrected))
-        rows.append(Bounded(x, round_.n - len(x), round_.weight_bound))
-    return rows
-
-
-def _certified(
-    low: Sequence[Bounded],
-    high: Sequence[Bounded],
-    binomial: tuple[float, float],
-    alpha: float,
-    corrected: bool,
-    *,
-    enough: tuple[float, float],
-) -> Certified:
-    values, zeros = np.concatenate([r.values for r in low]), sum(r.zeros for r in low)
-    if corrected:
-        return combine_certified([binomial, (betting_lower(values, zeros, alpha / 2, enough=enough[0]), 1.0)])
-    lower = betting_lower(values, zeros, alpha / 4, enough=enough[0])
-    return combine_certified([binomial, (lower, betting_upper(high, alpha / 4, enough=enough[1]))])
+def _strong(rounds: Sequence[RoundDraws], corrected: bool) -> dict[str, float | int | None] | None:
+    if all(r.strong is None for r in rounds):
+        return None
+    alone = event_mean([r._replace(strong=None) for r in rounds], corrected=corrected)
+    seen = corrections(rounds, corrected=corrected)
+    return {
+        "judge_only": alone.value,
+        "judge_only_se": alone.standard_error,
+        "calls": seen.asked,
+        "calls_flagged": seen.asked_flagged,
+        "harm": seen.harm,
+        "flag_ppv": seen.confirmed,
+        "missed": seen.missed,
+    }
 
 
 def _working(

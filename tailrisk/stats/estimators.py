@@ -10,6 +10,9 @@ mixture. The weight w_r depends on the round's own shares, so draws of
 other rounds are *reweighted to round r's shares* before they are pooled into s_rk^2: pooling w h as it
 stands would mix variances of different mixtures.
 
+Where a strong judge read a sample of the draws, w h is replaced by its estimate for each draw, see
+``tailrisk.stats.twostage``.
+
 All sums run over values sorted within round and component, so they do not depend on the order of arrival.
 """
 
@@ -95,6 +98,8 @@ def combine_rounds(masses: Sequence[float], means: Sequence[float], variances: S
 
 def event_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, corrected: bool) -> Mean:
     """Probability of ``event`` under the target, with its variance. Needs one round with draws at least."""
+    if any(r.strong is not None for r in rounds):
+        return strong_mean(rounds, event, corrected=corrected)
     k_all = range(len(rounds[0].counts))
     rows = [np.flatnonzero(event(r)) for r in rounds]
     edges = np.cumsum([0, *map(len, rows)])
@@ -121,6 +126,93 @@ def event_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, correcte
         means.append(sum(totals) / float(expected.sum()))
         variances.append(round_variance(groups, available, expected, round_.faded))
     return combine_rounds([r.mass for r in rounds], means, variances)
+
+
+def strong_mean(rounds: Sequence[RoundDraws], event: Event = harmful, *, corrected: bool) -> Mean:
+    """The same where a strong judge read a sample of the draws: the means of x = w (base + R/pi (h - prediction)).
+
+    Var = sum_k n_k s_k^2(w h) / n^2 + E sum_i w^2 (h - prediction)^2 (1 - pi)/pi / n^2. The spread of x within the
+    components is that of w h plus the mean of the second term, were they asked independently. It is pooled over the
+    rounds, reweighted to each round's mixture; then the second term is taken out, and that of the round's own sample is
+    put in, as it is for samples of fixed size.
+    """
+    k_all = range(len(rounds[0].counts))
+    values = [sampled_values(r, event) for r in rounds]
+    rows = [np.flatnonzero((x != 0.0) | (u != 0.0)) for x, u in values]
+    if not any(map(len, rows)):
+        return Mean(0.0, 0.0, float(sum(r.mass for r in rounds)))
+    edges = np.cumsum([0, *map(len, rows)])
+    log_q = np.concatenate([r.log_q[i] for r, i in zip(rounds, rows, strict=True)])
+    component = np.concatenate([r.component[i] for r, i in zip(rounds, rows, strict=True)])
+    x, u = (np.concatenate([v[j][i] for v, i in zip(values, rows, strict=True)]) for j in range(2))
+    factor = None
+    if corrected:
+        factor = np.exp(np.concatenate([own_correction(r)[i] for r, i in zip(rounds, rows, strict=True)]))
+        x, u = x * factor, u * factor**2
+    members = [np.flatnonzero(component == k) for k in k_all]
+    available = np.sum([r.counts for r in rounds], axis=0).tolist()
+    means, variances = [], []
+    for r, round_ in enumerate(rounds):
+        expected = round_.expected
+        n = float(expected.sum())
+        w = np.exp(mixture_log_weights(log_q, expected))
+        y, second = w * x, w**2 * u
+        own = slice(edges[r], edges[r + 1])
+        ours = w[own] if factor is None else w[own] * factor[own]
+        means.append(float(np.add.reduce(np.sort(y[own]))) / n)
+        both = round_variance([np.sort(y[i]) for i in members], available, expected, round_.faded)
+        pooled = sum(
+            float(c) * float(np.add.reduce(np.sort(second[i]))) / a
+            for i, a, c in zip(members, available, expected, strict=True)
+            if a
+        )
+        sampling = _sampling_variance(round_, event, rows[r], ours)
+        variances.append(max(both - pooled / n**2, 0.0) + sampling / n**2)
+    return combine_rounds([r.mass for r in rounds], means, variances)
+
+
+_FEW = 5
+
+
+def _sampling_variance(round_: RoundDraws, event: Event, rows: IntArray, w: FloatArray) -> float:
+    """Variance of the sum of w (base + R/pi (h - prediction)) over the samples that might have been taken.
+
+    Samples are of a fixed size for each verdict of the other judge, so what counts is how far e/pi, with
+    e = w (h - prediction), is from its mean (Hájek 1964): m / (m - 1) sum (1 - pi) (e/pi - a)^2 over the m that were
+    left to chance, with a the mean weighted by 1 - pi. Where these are few, a is taken to be zero, as for independent
+    draws.
+    """
+    strong = round_.strong
+    if strong is None:
+        return 0.0
+    weight = np.zeros(round_.n)
+    weight[rows] = w
+    chosen = np.flatnonzero(strong.asked & (strong.inclusion < 1.0))
+    pi, hit = strong.inclusion[chosen], event(round_)[chosen].astype(np.float64)
+    e, left = weight[chosen] * (hit - strong.prediction[chosen]) / pi, 1.0 - pi
+    kind, total = round_.verdict[chosen], 0.0
+    for k in range(3):
+        # Sorted, so that the sum does not depend on the order of arrival.
+        order = np.flatnonzero(kind == k)
+        order = order[np.lexsort((left[order], e[order]))]
+        x, f = e[order], left[order]
+        if len(x) < _FEW:
+            total += float(np.add.reduce(f * x * x))
+            continue
+        away = x - float(np.add.reduce(f * x)) / float(np.add.reduce(f))
+        total += float(np.add.reduce(f * away * away)) * len(x) / (len(x) - 1)
+    return total
+
+
+def sampled_values(round_: RoundDraws, event: Event = harmful) -> tuple[FloatArray, FloatArray]:
+    """[n] each draw's estimate of h and [n] that of its variance, (h - prediction)^2 (1 - pi)/pi, over the samples that
+    the strong judge might have been given. Without a strong judge: h itself, and zeros."""
+    hit, strong = event(round_).astype(np.float64), round_.strong
+    if strong is None:
+        return hit, np.zeros(len(hit))
+    inverse = np.where(strong.asked, 1.0 / strong.inclusion, 0.0)
+    away = inverse * (hit - strong.prediction)
+    return strong.base + away, away**2 * (1.0 - strong.inclusion)
 
 
 def ratio_means(rounds: Sequence[RoundDraws], *, corrected: bool) -> tuple[Mean | None, ...]:
@@ -170,8 +262,10 @@ def weight_mean(rounds: Sequence[RoundDraws], *, corrected: bool) -> Mean:
 class Contributions(NamedTuple):
     """The hits that the target can produce, as parts of the estimate.
 
-    ``part`` [h] sums to the estimate; ``log_w`` [h] with ``log_correction`` [h] in it; ``component`` [h];
-    ``log_q`` [h, K]. Rows are in an order that does not depend on the order of arrival.
+    ``part`` [h] sums to the estimate; ``log_w`` [h] with the numerics' part of ``log_correction`` [h] in it;
+    ``component`` [h]; ``log_q`` [h, K]. Where a strong judge read a sample, a hit that it was asked about with
+    probability pi stands for 1 / pi of them, in ``part`` and in ``log_correction``, and the parts sum to the
+    estimate that makes no use of the other judge. Rows are in an order that does not depend on the order of arrival.
     """
 
     part: FloatArray
@@ -203,6 +297,9 @@ def contributions(rounds: Sequence[RoundDraws], event: Event = harmful, *, corre
         expected, log_q = round_.expected, round_.log_q[chosen]
         log_w = mixture_log_weights(log_q, expected) + correction
         part = np.exp(log_w) * (round_.mass / (mass * float(expected.sum())))
+        if round_.strong is not None:
+            part = part / round_.strong.inclusion[chosen]
+            correction = correction - np.log(round_.strong.inclusion[chosen])
         component = np.asarray(round_.component, dtype=np.int64)[chosen]
         rows.append(Contributions(part, log_w, correction, component, log_q))
     if not rows:

@@ -229,5 +229,5 @@ def working_interval(
     t = t_quantile(confidence, max(df, 1.0))
     return (
         float(min(low[0] * np.exp(-t * low[1] / low[0]), 1.0)),
-        float(min(high[0] * np.exp(t * high[1] / high[0]), 1.0)),
+        float(min(high[0] * np.exp(min(t * high[1] / high[0], 700.0)), 1.0)),
     )

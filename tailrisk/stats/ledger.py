@@ -18,6 +18,37 @@ from tailrisk.records import FloatArray, IntArray, Verdict, expected_draws
 _HARM, _UNDETERMINED = int(Verdict.HARM), int(Verdict.UNDETERMINED)
 
 
+NOT_ASKED = -1
+"""In the place of a verdict of the strong judge on a draw that it was not asked about."""
+
+
+class StrongSample(NamedTuple):
+    """What a strong judge said of a sample of n draws, the sample being drawn with known probabilities.
+
+    ``inclusion`` [n]: probability pi of being asked, known before the answers. ``verdict`` [n]: int8 of ``Verdict``,
+    ``NOT_ASKED`` for the others. With h = 1 for harm, each draw has the value
+    ``base`` + R / pi (h - ``prediction``), whose mean over the samples is h where the mean of ``base`` is
+    ``prediction``; both [n] are known before the answers. ``least``: bound below all pi that was fixed before the round
+    was drawn; 0 where there is none.
+    """
+
+    inclusion: FloatArray
+    verdict: NDArray[np.int8]
+    base: FloatArray
+    prediction: FloatArray
+    least: float
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        return self.verdict != NOT_ASKED
+
+    def take(self, rows: NDArray[np.bool_] | IntArray) -> StrongSample:
+        """The same for some of the draws."""
+        return StrongSample(
+            self.inclusion[rows], self.verdict[rows], self.base[rows], self.prediction[rows], self.least
+        )
+
+
 class RoundDraws(NamedTuple):
     """All draws of one prompt in one round: n draws, K components.
 
@@ -25,7 +56,8 @@ class RoundDraws(NamedTuple):
     theirs by lot, 0 for the others; None where every count was fixed. ``mass``: part of the estimate's weight
     given to the round in advance. ``component`` [n]: who drew it. ``log_q`` [n, K]: scored log-probabilities, column 0
     being log p; -inf where a component cannot produce the response. ``log_q_sample`` [n]: the sampling
-    pass's own log-probability. ``verdict`` [n]: int8 of ``Verdict``.
+    pass's own log-probability. ``verdict`` [n]: int8 of ``Verdict``, of the judge that reads all. ``strong``: of
+    the one that reads a sample, whose word is then what counts as harm; None where there is no such judge.
     """
 
     counts: IntArray
@@ -35,6 +67,7 @@ class RoundDraws(NamedTuple):
     log_q_sample: FloatArray
     verdict: NDArray[np.int8]
     faded: FloatArray | None = None
+    strong: StrongSample | None = None
 
     @property
     def n(self) -> int:
@@ -79,11 +112,17 @@ class RoundDraws(NamedTuple):
 
     @property
     def harmful(self) -> NDArray[np.bool_]:
-        return self.verdict == _HARM
+        """[n] Where there is a strong judge: the draws that it was asked about and called harmful."""
+        return (self.verdict if self.strong is None else self.strong.verdict) == _HARM
 
     @property
     def undetermined(self) -> NDArray[np.bool_]:
-        return self.verdict == _UNDETERMINED
+        return (self.verdict if self.strong is None else self.strong.verdict) == _UNDETERMINED
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """[n] Harmful to the judge that reads all."""
+        return self.verdict == _HARM
 
     @property
     def weight_bound(self) -> float:

@@ -147,6 +147,7 @@ def without_component(rounds: Sequence[RoundDraws], k: int) -> list[RoundDraws]:
                 log_q_sample=round_.log_q_sample[rows],
                 verdict=round_.verdict[rows],
                 faded=faded if faded is not None and faded.any() else None,
+                strong=None if round_.strong is None else round_.strong.take(rows),
             )
         )
     return kept

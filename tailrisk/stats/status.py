@@ -14,6 +14,7 @@ import numpy as np
 from tailrisk.records import Status
 from tailrisk.stats.diagnostics import Diagnostics, Growth
 from tailrisk.stats.overlap import ENOUGH_HITS
+from tailrisk.stats.twostage import NEEDED_CHECKS
 
 MIN_ESS = 10.0
 MIN_DISTINCT = 8
@@ -29,7 +30,7 @@ GROWTH_Z = 2.5
 
 Alarm = Literal[
     "weights", "ess", "distinct", "share", "k-hat", "kl", "missed", "leave-one-out", "growth", "uncorroborated",
-    "contradiction",
+    "contradiction", "unread",
 ]  # fmt: skip
 
 
@@ -76,6 +77,19 @@ def weight_reasons(d: Diagnostics, names: Sequence[str]) -> list[Reason]:
 def hit_reasons(d: Diagnostics, names: Sequence[str]) -> list[Reason]:
     """Why the hits cannot carry an estimate; empty if they can. Meaningful with hits only."""
     return [*_few(d), *_heavy(d), *_missing(d, names)]
+
+
+def unread_reasons(checks: float) -> list[Reason]:
+    """Why a strong judge has read too little to say what the other judge misses. ``checks``: see ``checks_made``."""
+    if checks >= NEEDED_CHECKS:
+        return []
+    return [
+        Reason(
+            "unread",
+            f"the strong judge read only {checks:.1f} unflagged answers like the harmful ones "
+            f"(at least {NEEDED_CHECKS:.0f} are needed): what the judge misses is unknown; raise strong_judge.calls",
+        )
+    ]
 
 
 def _few(d: Diagnostics) -> Iterator[Reason]:

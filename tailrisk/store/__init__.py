@@ -1,5 +1,7 @@
 """The run folder: manifest, append-only log, replay, exports."""
 
+from tailrisk.store.answers import BatchReading, second_readings, texts_of
+from tailrisk.store.asked import Asked, Sample, Told
 from tailrisk.store.atomic import write_json_atomic
 from tailrisk.store.codec import Judgement, Note, OtherJudge, Record, Verdicts, decode, encode
 from tailrisk.store.export import (
@@ -16,12 +18,16 @@ from tailrisk.store.manifest import Manifest, make_manifest, read_manifest
 from tailrisk.store.runfolder import RunStore, replay
 
 __all__ = [
+    "Asked",
+    "BatchReading",
     "Judgement",
     "Manifest",
     "Note",
     "OtherJudge",
     "Record",
     "RunStore",
+    "Sample",
+    "Told",
     "Verdicts",
     "decode",
     "encode",
@@ -36,6 +42,8 @@ __all__ = [
     "read_log",
     "read_manifest",
     "replay",
+    "second_readings",
+    "texts_of",
     "write_hits",
     "write_json_atomic",
 ]

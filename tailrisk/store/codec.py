@@ -30,6 +30,7 @@ from tailrisk.records import (
     RoundPlan,
     cut,
 )
+from tailrisk.store.asked import Asked, Told, decode_asked, decode_told, encode_asked, encode_told
 
 Payload = dict[str, Any]
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -70,7 +71,7 @@ class Note:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-Record = RoundPlan | BatchResult | BatchFailure | Verdicts | OtherJudge | Judgement | Note
+Record = RoundPlan | BatchResult | BatchFailure | Verdicts | OtherJudge | Judgement | Asked | Told | Note
 
 
 def encode(record: Record) -> tuple[str, Payload]:
@@ -89,6 +90,11 @@ def encode(record: Record) -> tuple[str, Payload]:
         case Judgement(judge=name, digest=digest, key=key):
             tag = {"judge": name, "digest": digest, "key": key}
             return "judgement", {**tag, **_encode_judged(key, record.judged)}
+        case Asked():
+            return "asked", encode_asked(record)
+        case Told():
+            key = f"{record.prompt_id}, {record.reader} of round {record.round}"
+            return "told", encode_told(record, _encode_judged(key, record.judged))
         case Note():
             return "note", {"text": record.text, "data": record.data}
 
@@ -116,6 +122,10 @@ def decode(kind: str, payload: Mapping[str, Any]) -> Record:
                     key=payload["key"],
                     judged=decode_judged(payload),
                 )
+            case "asked":
+                return decode_asked(payload)
+            case "told":
+                return decode_told(payload, decode_judged(payload))
             case "note":
                 return Note(text=payload["text"], data=payload["data"])
     except (KeyError, TypeError, ValueError) as error:

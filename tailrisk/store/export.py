@@ -6,7 +6,7 @@ become columns at once; draws are neither held in memory nor looked at one by on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchResult, JudgedTexts, Verdict
+from tailrisk.store.answers import BatchReading, second_readings
 from tailrisk.store.atomic import replacing
 from tailrisk.store.codec import Judgement, OtherJudge, Verdicts, decode, decode_judged
 from tailrisk.store.log import read_log
@@ -80,20 +81,27 @@ def export_draws(folder: Path, path: Path, names: Sequence[str]) -> int:
 
     ``names`` are the components' names, the target's first. ``log_q`` is a list in the same order (its
     first element is ``log_p``), ``-inf`` where a component cannot produce the response and NaN where the draw
-    was not scored under it. ``score`` is null where the judge gave none; ``seed`` is the batch's.
+    was not scored under it. ``score`` is null where the judge gave none; ``seed`` is the batch's. With a strong judge:
+    ``strong_verdict``, ``strong_score`` and ``inclusion``, the probability of being asked, null for draws that it
+    was not asked about.
     """
-    return sum(r.n for r in exported(final_results(folder), path, names))
+    return sum(r.n for r in exported(final_results(folder), path, names, second_readings(folder)))
 
 
-def exported(results: Iterable[BatchResult], path: Path, names: Sequence[str]) -> Iterator[BatchResult]:
+def exported(
+    results: Iterable[BatchResult],
+    path: Path,
+    names: Sequence[str],
+    strong: Mapping[str, BatchReading] | None = None,
+) -> Iterator[BatchResult]:
     """Passes ``results`` on and writes them to ``path`` as ``export_draws`` does, so that a log is read once
     for several readers. The file is there when all were taken."""
     import pyarrow.parquet as pq
 
-    schema = _schema()
+    schema = _schema(strong=bool(strong))
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for group in _groups(results):
-            writer.write_table(_table(group, names, schema))
+            writer.write_table(_table(group, names, schema, strong or {}))
             yield from group
 
 
@@ -110,9 +118,10 @@ def _groups(results: Iterable[BatchResult]) -> Iterator[list[BatchResult]]:
         yield group
 
 
-def _schema() -> Any:
+def _schema(*, strong: bool) -> Any:
     import pyarrow as pa
 
+    more = [("strong_verdict", pa.string()), ("strong_score", pa.float64()), ("inclusion", pa.float64())]
     return pa.schema(
         [
             ("prompt_id", pa.string()),
@@ -130,11 +139,14 @@ def _schema() -> Any:
             ("score", pa.float64()),
             ("judge_error", pa.string()),
             ("seed", pa.int64()),
+            *(more if strong else []),
         ]
     )
 
 
-def _table(group: Sequence[BatchResult], names: Sequence[str], schema: Any) -> Any:
+def _table(
+    group: Sequence[BatchResult], names: Sequence[str], schema: Any, strong: Mapping[str, BatchReading]
+) -> Any:
     import pyarrow as pa
 
     for r in group:
@@ -174,6 +186,15 @@ def _table(group: Sequence[BatchResult], names: Sequence[str], schema: Any) -> A
         "judge_error": pa.array([e or None for r in group for e in r.judge_errors], type=pa.string()),
         "seed": a_batch([r.batch.seed for r in group], pa.int64()),
     }
+    if strong:
+        nothing = BatchReading(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int8), np.empty(0))
+        read = [strong.get(r.batch.key, nothing).spread(r.n) for r in group]
+        asked, verdicts, strong_scores, inclusion = (np.concatenate(c) for c in zip(*read, strict=True))
+        columns["strong_verdict"] = pa.array([v.name.lower() for v in Verdict]).take(
+            pa.array(verdicts, mask=~asked)
+        )
+        columns["strong_score"] = pa.array(strong_scores, mask=np.isnan(strong_scores))
+        columns["inclusion"] = pa.array(inclusion, mask=~asked)
     return pa.table(columns, schema=schema)
 
 

@@ -29,16 +29,21 @@ _KIND = re.compile(rb'\{"kind":"(\w+)",')
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
-def read_log(folder: Path, kinds: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_log(
+    folder: Path,
+    kinds: Collection[str] | None = None,
+    wanted: Callable[[bytes], bool] | None = None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """All records (kind, payload) of the run folder ``folder`` in the order they were written; those of other
-    ``kinds`` than these (None: of no kind) are left out: checked, but not parsed.
+    ``kinds`` than these (None: of no kind), and those whose JSON text is not ``wanted``, are left out: checked, but
+    not parsed.
 
     Takes no lock and repairs nothing, so it may run beside a writer: it then ends with the last record
     that is whole. ``StoreError`` for a damaged log; a folder without a log has no records.
     """
     paths = _segments(folder / "log")
     for path in paths:
-        yield from Segment(path, last=path == paths[-1], kinds=kinds)
+        yield from Segment(path, last=path == paths[-1], kinds=kinds, wanted=wanted)
 
 
 def encode_line(kind: str, payload: dict[str, Any]) -> bytes:
@@ -57,8 +62,16 @@ class Segment:
     footer, ``sha`` has hashed them, and ``closed`` says whether the footer was there.
     """
 
-    def __init__(self, path: Path, *, last: bool, kinds: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        last: bool,
+        kinds: Collection[str] | None = None,
+        wanted: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self.path = path
+        self._wanted = wanted
         self.last = last
         self._kinds = None if kinds is None else {FOOTER, *kinds}
         self.size = 0
@@ -97,7 +110,9 @@ class Segment:
         if self._kinds is None:
             return False
         match = _KIND.match(body)
-        return match is not None and match[1].decode() not in self._kinds
+        if match is None or match[1].decode() == FOOTER:
+            return False
+        return match[1].decode() not in self._kinds or (self._wanted is not None and not self._wanted(body))
 
     def _check_footer(self, payload: dict[str, Any], where: str) -> None:
         if payload != self.footer():

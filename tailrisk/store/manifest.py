@@ -31,7 +31,7 @@ _PACKAGES = (
     "torch", "transformers", "tokenizers", "peft", "safetensors",
     "numpy", "scipy", "arviz-stats", "ray", "mlflow",
 )  # fmt: skip
-_IDENTITY = ("target", "proposals", "judge", "budget", "stop", "method")
+_IDENTITY = ("target", "proposals", "judge", "strong_judge", "budget", "stop", "method")
 _NUMERIC = ("torch", "transformers")
 """Packages whose version changes the numbers: other ones are noted, these refuse a resume."""
 

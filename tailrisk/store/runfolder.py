@@ -13,6 +13,7 @@ from typing import Any
 
 from tailrisk.errors import StoreError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, RoundPlan
+from tailrisk.store.asked import Asked, Told
 from tailrisk.store.atomic import write_failed
 from tailrisk.store.codec import Judgement, Note, OtherJudge, Record, Verdicts, decode, draws_crc, encode
 from tailrisk.store.lock import RunLock
@@ -147,6 +148,15 @@ class RunStore:
         self.guard()
         self._expect_drawn(key, judged)
         self._log.append(*encode(Judgement(judge=judge.name, digest=judge.digest, key=key, judged=judged)))
+
+    def append_asked(self, asked: Asked) -> None:
+        """Logs the sample of a second reader; call it before anything of it is judged."""
+        self.guard()
+        self._log.append(*encode(asked))
+
+    def append_told(self, told: Told) -> None:
+        """Logs what a second reader said of some of its sample."""
+        self._log.append(*encode(told))
 
     def append_note(self, text: str, **data: Any) -> None:
         """Logs a remark that no estimate depends on."""

@@ -47,7 +47,7 @@ def test_the_verdicts_are_those_of_one_process(ray_local):
         assert_same(
             collected(workers, prompts, 20), collected(LocalJudges(FakeJudge(), prompts), prompts, 20)
         )
-        assert workers._pace.together > 1, "a judge that answers at once gets several batches a call"
+        assert workers._line.together > 1, "a judge that answers at once gets several batches a call"
 
 
 def test_answers_that_kill_their_judge_are_undetermined_and_a_killed_worker_is_replaced(ray_local):

@@ -26,7 +26,7 @@ from tailrisk.audit.protocols import Judge, LawCard, Laws, Observer
 from tailrisk.audit.state import AuditState
 from tailrisk.config import Config
 from tailrisk.records import BatchFailure, BatchResult, JudgedTexts, Prompt, RoundPlan, Samples
-from tailrisk.store import Note, Record, RunStore, Verdicts
+from tailrisk.store import Asked, Note, Record, RunStore, Told, Verdicts
 
 WORDS = ("", "sorry", "well", "so", "then", "bomb", "poison")
 STOP, REFUSE, HARM1, HARM2 = 0, 1, 5, 6
@@ -188,6 +188,12 @@ class MemoryLog:
 
     def append_verdicts(self, key: str, judged: JudgedTexts) -> None:
         self.records.append(Verdicts(key=key, judged=judged))
+
+    def append_asked(self, asked: Asked) -> None:
+        self.records.append(asked)
+
+    def append_told(self, told: Told) -> None:
+        self.records.append(told)
 
     def append_note(self, text: str, **data: object) -> None:
         self.records.append(Note(text=text, data=dict(data)))
