@@ -14,6 +14,7 @@ from typing import Any
 
 from tailrisk.audit.protocols import Judge
 from tailrisk.config import Config
+from tailrisk.errors import ConfigError
 from tailrisk.judges import python, refusal, regex
 
 KINDS: dict[str, Callable[[Any, Path], Judge]] = {
@@ -34,7 +35,10 @@ def build_judge(config: Config) -> Judge:
 def build_strong_judge(config: Config) -> Judge:
     """The same for ``config.strong_judge``, which must be there."""
     assert config.strong_judge is not None
-    return build_judge(config.model_copy(update={"judge": config.strong_judge.judge}))
+    try:
+        return build_judge(config.model_copy(update={"judge": config.strong_judge.judge}))
+    except ConfigError as error:
+        raise ConfigError(f"strong_judge: {error}") from error
 
 
 def preflight(config: Config) -> None:
