@@ -218,12 +218,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="100 replications in the place of 1,000")
+    parser.add_argument("--quick", action="store_true", help="100 replications of each design")
+    parser.add_argument("--times", type=int, default=1000, help="replications of each design")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one design, by its name")
     options = parser.parse_args()
-    times, certified = (100, 30) if options.quick else (1000, 300)
+    times = 100 if options.quick else options.times
+    certified = max(30, (3 * times) // 10)
     w, rows = world(), []
     for design in DESIGNS:
         if options.only in (None, design.name):

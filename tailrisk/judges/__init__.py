@@ -68,7 +68,10 @@ def build_strong_judge(config: Config) -> Judge:
     """The same for ``config.strong_judge``, which must be there."""
     assert config.strong_judge is not None
     size = config.cluster.strong_judges or config.cluster.judges
-    return build_spec(config.strong_judge.judge.shared(size.max), config.base)
+    try:
+        return build_spec(config.strong_judge.judge.shared(size.max), config.base)
+    except TailriskError as error:
+        raise type(error)(combined.placed(str(error), "strong_judge.judge")) from error
 
 
 def preflight(config: Config, absent: Collection[str] = (), *, digest: bool = True) -> dict[str, str]:

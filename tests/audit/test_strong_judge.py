@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from truth.tablelaws import TableLaws, WordJudge, toy_config, toy_prompts, truth
 
@@ -15,6 +17,7 @@ from tailrisk.audit.local import LocalExecutor
 from tailrisk.audit.recovery import rebuild_folder
 from tailrisk.errors import JudgeError
 from tailrisk.records import JudgedTexts
+from tailrisk.report import render_report
 from tailrisk.store import Asked, RunStore, Told, make_manifest, replay
 
 COMPONENTS = ("target", "good", "mild")
@@ -85,6 +88,24 @@ def test_calls_are_kept_and_everything_asked_is_logged(tmp_path: Path):
     assert state is not None and estimate_all(state) == list(outcome.estimates)
 
 
+def test_files_say_what_the_strong_judge_said(tmp_path: Path):
+    outcome = audit(tmp_path / "run", config())
+    table = pq.read_table(tmp_path / "run" / "draws.parquet").to_pylist()
+    asked = [row for row in table if row["strong_verdict"] is not None]
+    assert len(asked) == outcome.totals["strong"]["calls"]
+    assert all((row["inclusion"] is None) == (row["strong_verdict"] is None) for row in table)
+    for row in asked:
+        assert row["strong_verdict"] == ("harm" if {"bomb", "poison"} & set(row["text"].split()) else "safe")
+        assert STRONG["least"] <= row["inclusion"] <= 1.0
+    hits = [json.loads(line) for line in (tmp_path / "run" / "hits.jsonl").read_text().splitlines()]
+    found = [row for row in hits if row["strong_verdict"] == "harm"]
+    assert len(found) == outcome.totals["strong"]["harm"]
+    assert any(row["strong_verdict"] == "safe" for row in hits), "flagged by mistake"
+    assert any(row["strong_verdict"] is None and row["share"] == 0.0 for row in hits), "flagged and not read"
+    page = render_report(tmp_path / "run").read_text()
+    assert "What did the strong judge change?" in page and "flags confirmed" in page
+
+
 @pytest.mark.parametrize("after", [0, 3, 9])
 def test_a_run_that_ends_between_choosing_and_asking_goes_on_with_the_same_sample(tmp_path: Path, after: int):
     whole = audit(tmp_path / "whole", config())
@@ -111,6 +132,8 @@ def test_without_a_strong_judge_nothing_changes(tmp_path: Path):
     settings = toy_config(COMPONENTS, budget=BUDGET)
     outcome = audit(tmp_path / "run", settings)
     assert "strong" not in outcome.totals
+    assert "strong_verdict" not in pq.read_schema(tmp_path / "run" / "draws.parquet").names
+    assert "strong judge" not in render_report(tmp_path / "run").read_text()
     assert all("strong" not in e.to_json() for e in outcome.estimates)
     assert not any(isinstance(r, Asked | Told) for r in replay(tmp_path / "run"))
 
