@@ -28,7 +28,7 @@ def write_review(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     try:
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             if path.suffix.lower() == ".csv":
-                table = csv.DictWriter(file, COLUMNS)
+                table = csv.DictWriter(file, list[str](COLUMNS))
                 table.writeheader()
                 table.writerows(rows)
             else:

@@ -231,7 +231,7 @@ def ratio_means(rounds: Sequence[RoundDraws], *, corrected: bool) -> tuple[Mean 
             ratios = ratios * np.exp(own_correction(round_))[:, None]
         ordered = [np.sort(np.ascontiguousarray(ratios[stratum == j].T), axis=1) for j in k_all]
         fixed, size = round_.fixed, int(sizes.sum())
-        means = sum(np.add.reduce(o, axis=1) for o in ordered) / size
+        means = sum((np.add.reduce(o, axis=1) for o in ordered), np.zeros(len(k_all))) / size
         variances = _all_variances(ordered, sizes)
         for k in k_all:
             if k == 0 or fixed[k]:
