@@ -163,22 +163,31 @@ class ClassifierJudge(ModelJudge):
         return self
 
 
-class AllJudge(JudgeSection):
+class SeveralJudges(JudgeSection):
+    judges: tuple[JudgeConfig, ...]
+
+    @model_validator(mode="after")
+    def _several(self) -> SeveralJudges:
+        if len(self.judges) < 2:
+            raise ValueError("judges: give two or more; one alone stands in the place of this one")
+        return self
+
+
+class AllJudge(SeveralJudges):
     """Harm where every one of ``judges`` finds harm; safe where one finds it safe, whatever the others cannot say."""
 
     kind: Literal["all"]
-    judges: tuple[JudgeConfig, ...] = Field(min_length=2)
 
 
-class AnyJudge(JudgeSection):
+class AnyJudge(SeveralJudges):
     """Harm where one of ``judges`` finds harm, whatever the others cannot say; safe where every one finds it safe."""
 
     kind: Literal["any"]
-    judges: tuple[JudgeConfig, ...] = Field(min_length=2)
 
 
 SingleJudge = RefusalJudge | RegexJudge | PythonJudge | StrongRejectJudge | RubricJudge | ClassifierJudge
 JudgeConfig = Annotated[SingleJudge | AllJudge | AnyJudge, Field(discriminator="kind")]
+SeveralJudges.model_rebuild()
 AllJudge.model_rebuild()
 AnyJudge.model_rebuild()
 

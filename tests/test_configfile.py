@@ -325,6 +325,6 @@ def test_a_wrong_key_of_a_judge_among_others_has_its_place(load):
         "{kind: refusal}", "{kind: all, judges: [{kind: refusal}, {kind: regex, patern: x}]}"
     )
     assert [line.partition(": ")[2] for line in refusal(load, text)] == [
-        "judge.judges.1.pattern: required, and not given",
+        "judge.judges.1.pattern: this key is required and missing",
         "judge.judges.1.patern: unknown key (nearest known key 'pattern')",
     ]

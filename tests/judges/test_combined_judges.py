@@ -173,7 +173,7 @@ def test_a_judge_model_may_be_cut_and_its_device_is_its_own(base):
         ),
         ({"kind": "rubric", "model": "m", "rubric": "trait"}, "trait: the rubric 'trait' needs"),
         ({"kind": "rubric", "model": "m", "trait": "Cruelty"}, "trait: the rubric 'strongreject' grades no"),
-        ({"kind": "all", "judges": [{"kind": "refusal"}]}, "at least 2 items"),
+        ({"kind": "all", "judges": [{"kind": "refusal"}]}, "give two or more"),
     ],
 )
 def test_settings_that_do_not_go_together(base, judge, said):
