@@ -57,7 +57,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("rubric", "llama", {"8": 0.5, "40": 0.4}, {"99": 0.9}),
         ("classifier", "mistral", yes_no, {"yes": 0.9}),
     ):
-        laws = {"plain": plain, "bad": bad, "odd": {"x": 0.9}}
+        laws: dict[str, typing.Any] = {"plain": plain, "bad": bad, "odd": {"x": 0.9}}
         make_judge_model(folder / name, architecture, numbers=True, **laws)
     return folder
 
