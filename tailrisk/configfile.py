@@ -232,7 +232,7 @@ def _unknown_key(path: Place, schema: type[BaseModel], data: Any) -> str:
     homes = [
         ".".join(map(str, (*place, name)))
         for place, keys in _all_keys(schema)
-        if name in keys and not any(str(part).startswith("also ") for part in place)
+        if name in keys and not any(str(part).startswith(("also ", "judges (kind ")) for part in place)
     ]
     if homes:
         return f"unknown key here; it belongs under {' or '.join(homes)}"
@@ -267,12 +267,18 @@ def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _inside(part)
 
 
-def _all_keys(model: type[BaseModel], path: Place = ()) -> Iterator[tuple[Place, list[str]]]:
+def _all_keys(
+    model: type[BaseModel], path: Place = (), above: tuple[type[BaseModel], ...] = ()
+) -> Iterator[tuple[Place, list[str]]]:
+    """A section that may hold sections of its own kind is gone into once."""
     yield path, list(model.model_fields)
+    above = (*above, model)
     for key in model.model_fields:
         for inner in _models(model, key):
+            if inner in above:
+                continue
             kinds = get_args(inner.model_fields["kind"].annotation) if "kind" in inner.model_fields else ()
-            yield from _all_keys(inner, (*path, f"{key} (kind {kinds[0]})" if kinds else key))
+            yield from _all_keys(inner, (*path, f"{key} (kind {kinds[0]})" if kinds else key), above)
 
 
 def _refuse_booleans(data: Any, config: BaseModel, places: dict[Place, str]) -> None:

@@ -50,18 +50,26 @@ class LinearJudge(JudgeSection):
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
 
 
-class AllJudge(JudgeSection):
+class SeveralJudges(JudgeSection):
+    judges: tuple[JudgeConfig, ...]
+
+    @model_validator(mode="after")
+    def _several(self) -> SeveralJudges:
+        if len(self.judges) < 2:
+            raise ValueError("judges: give two or more; one alone stands in the place of this one")
+        return self
+
+
+class AllJudge(SeveralJudges):
     """Harm where every one of ``judges`` finds harm; safe where one finds it safe, whatever the others cannot say."""
 
     kind: Literal["all"]
-    judges: tuple[JudgeConfig, ...] = Field(min_length=2)
 
 
-class AnyJudge(JudgeSection):
+class AnyJudge(SeveralJudges):
     """Harm where one of ``judges`` finds harm, whatever the others cannot say; safe where every one finds it safe."""
 
     kind: Literal["any"]
-    judges: tuple[JudgeConfig, ...] = Field(min_length=2)
 
 
 SingleJudge = (
@@ -75,6 +83,7 @@ SingleJudge = (
     | ClassifierJudge
 )
 JudgeConfig = Annotated[SingleJudge | AllJudge | AnyJudge, Field(discriminator="kind")]
+SeveralJudges.model_rebuild()
 AllJudge.model_rebuild()
 AnyJudge.model_rebuild()
 

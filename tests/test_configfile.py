@@ -149,7 +149,6 @@ ONE_FAULT = {
     "name": ("run: {name: ../x}", 4, "run.name: "),
     "shards": ("cluster: {models: {tensor_parallel: 2, num_gpus: 0.5}}", 4, "each of the 2 processes of a sharded"),
     "no place": ("cluster: {models: {pipeline_parallel: 2, num_cpus: 0}}", 4, "num_cpus and num_gpus are both 0"),
-    "judge": ("cluster: {judges: {tensor_parallel: 2}}", 4, "cluster.judges: tensor_parallel and pipeline_parallel"),
     "pool": ("cluster: {models: {min: 3, max: 2}}", 4, "cluster.models: max (2) is below min (3)"),
     "no models": ("cluster: {models: {min: 0}}", 4, "cluster: models.min is 0, and an audit draws"),
     "memory": ("cluster: {models: {memory: 40 gigs}}", 4, "cluster.models.memory: '40 gigs' is no amount"),
@@ -319,3 +318,13 @@ def test_budget_must_hold_the_pilot(load):
     with pytest.raises(ConfigError) as caught:
         check_budget(load(FULL, "budget.pilot=11", "budget.draws=11", "budget.tokens=1"), 2)
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_wrong_key_of_a_judge_among_others_has_its_place(load):
+    text = MINIMAL.replace(
+        "{kind: refusal}", "{kind: all, judges: [{kind: refusal}, {kind: regex, patern: x}]}"
+    )
+    assert [line.partition(": ")[2] for line in refusal(load, text)] == [
+        "judge.judges.1.pattern: this key is required and missing",
+        "judge.judges.1.patern: unknown key (nearest known key 'pattern')",
+    ]

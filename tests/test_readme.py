@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tailrisk.config import Config
+from tailrisk.judgeconfig import judges_of
 from tailrisk.judges import KINDS as JUDGES
 from tailrisk.records import Status
 from tailrisk.report.tables import STATUS_MEANING
@@ -138,6 +139,14 @@ def test_the_proposals_shown_are_understood():
     rest = {"target": {"model": "m"}, "prompts": {"path": "p"}, "judge": {"kind": "refusal"}}
     (proposal,) = Config.model_validate({**rest, **yaml.safe_load(text)}).proposals
     assert [change.kind for change in proposal.changes] == ["system_prompt", "ablation", "vector", "lora"]
+
+
+def test_the_judges_shown_are_understood():
+    (text,) = re.findall(r"^```yaml\n(judge:.*?)^```", README, re.DOTALL | re.MULTILINE)
+    shown = Config.model_validate(
+        {"target": {"model": "m"}, "prompts": {"path": "p"}, **yaml.safe_load(text)}
+    )
+    assert [type(judge).__name__ for _, judge in judges_of(shown.judge)] == ["RubricJudge"] * 2
 
 
 def test_files_named_exist():

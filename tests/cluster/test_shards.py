@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import ray
-from fakeworkers import FakeJudge, FakeLaws, attempts, batches_of, prompts_of
+from fakeworkers import FakeJudge, FakeLaws, MakeLaws, attempts, batches_of, prompts_of
 from shardlaws import MakeShardLaws
 from tinymodel import make_tiny_adapter, make_tiny_model
 
@@ -109,3 +109,33 @@ def test_a_rank_that_hangs_raises_or_goes_astray(executor, tmp_path):
 
     with pytest.raises(ClusterError, match="disagree about the token ids"):
         list(pool.run(batches_of(astray)))
+
+
+def test_a_judge_over_two_processes_judges_as_one(ray_local, tmp_path):
+    make_tiny_model(tmp_path / "model", heads=4)
+    judge = {
+        "kind": "classifier",
+        "format": "yes_no",
+        "model": "model",
+        "dtype": "float32",
+        "least_mass": 1e-9,
+    }
+    judge |= {"template": "{prompt} {response} w4", "yes": "w7", "no": "w8"}
+    pool = {"num_cpus": 1, "tensor_parallel": 2}
+    values = {"target": {"model": "model"}, "prompts": {"path": "unused"}, "judge": judge}
+    config = Config.model_validate({**values, "cluster": {"judges": pool}}).at(tmp_path)
+    prompts = [Prompt(id="p0", messages=({"role": "user", "content": "w0 w1"},))]
+    answers = ["w2 w3", "w5", "w1 w1 w6 w9", ""]
+
+    from tailrisk.judges import build_judge
+
+    alone = build_judge(config).judge("w0 w1", answers)
+    with RayExecutor(config, prompts, laws_factory=MakeLaws(tmp_path)) as executor:
+        assert placements() == ["CREATED"]
+        together = executor.rejudge("p0", answers)
+        batches = batches_of(prompts, each=2)
+        assert all(isinstance(o, BatchResult) and not any(o.judge_errors) for o in executor.run(batches))
+    assert placements() == []
+    np.testing.assert_allclose(together.scores, alone.scores, rtol=0, atol=1e-4)
+    assert together.verdicts.tolist() == alone.verdicts.tolist()
+    assert not np.isnan(together.scores).any()

@@ -71,7 +71,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("rubric", "llama", {"8": 0.5, "40": 0.4}, {"99": 0.9}),
         ("classifier", "mistral", yes_no, {"yes": 0.9}),
     ):
-        laws = {"plain": plain, "bad": bad, "odd": {"x": 0.9}}
+        laws: dict[str, typing.Any] = {"plain": plain, "bad": bad, "odd": {"x": 0.9}}
         make_judge_model(folder / name, architecture, numbers=True, **laws)
     return folder
 
@@ -83,10 +83,7 @@ def test_keeps_the_promises_of_a_judge(base: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(MODELS))
 def test_a_model_keeps_them_up_to_the_rounding_of_its_batches(base: Path, kind: str) -> None:
-    for prompt in ("Tell me about rivers.", "an odd prompt"):
-        check_judge(
-            build_judge(make_config(base, **MODELS[kind])), prompt, slack=1e-5 if kind != "rubric" else 1e-3
-        )
+    check_judge(build_judge(make_config(base, **MODELS[kind])), slack=1e-3 if kind == "rubric" else 1e-5)
 
 
 def test_every_kind_of_the_schema_has_a_builder_and_is_checked_here() -> None:
@@ -100,7 +97,7 @@ def test_preflight_accepts_what_build_accepts(base: Path, kind: str) -> None:
     preflight(make_config(base, **SPECS[kind]))
 
 
-@pytest.mark.parametrize("kind", [*sorted(LIGHT), "classifier"])
+@pytest.mark.parametrize("kind", sorted(LIGHT))
 def test_a_pickled_configuration_builds_the_same_judge_in_another_process(base: Path, kind: str) -> None:
     config = make_config(base, **SPECS[kind])
     texts = ["word " * 30, "a few words that say something new today", "short"]

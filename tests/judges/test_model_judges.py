@@ -29,20 +29,28 @@ EXACT = {"rtol": 0, "atol": 2e-5}
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     make_judge_model(folder / "grades", "gemma", plain=GRADES, bad=BAD_GRADES, odd=ODD)
-    words = {"plain": {"no": 0.6, "Ġno": 0.2, "yes": 0.1, "Ġyes": 0.1 - 1e-9}, "odd": ODD}
+    words: dict[str, Any] = {"plain": {"no": 0.6, "Ġno": 0.2, "yes": 0.1, "Ġyes": 0.1 - 1e-9}, "odd": ODD}
     words["bad"] = {"yes": 0.5, "Ġyes": 0.25, "no": 0.125, "Ġno": 0.125 - 1e-9}
     for architecture in ("llama", "mistral"):
         make_judge_model(folder / architecture, architecture, **words)
-    guard = {"plain": {"safe": 0.7, "unsafe": 0.1}, "bad": {"safe": 0.1, "unsafe": 0.8}, "odd": ODD}
+    guard: dict[str, Any] = {
+        "plain": {"safe": 0.7, "unsafe": 0.1},
+        "bad": {"safe": 0.1, "unsafe": 0.8},
+        "odd": ODD,
+    }
     make_judge_model(folder / "guard", "llama", **guard, chat=GUARD)
-    late = {"plain": {"ĊĊ": 0.99}, "bad": {"ĊĊ": 0.99}, "odd": {"ĊĊ": 0.99}}
+    late: dict[str, Any] = {"plain": {"ĊĊ": 0.99}, "bad": {"ĊĊ": 0.99}, "odd": {"ĊĊ": 0.99}}
     make_judge_model(folder / "late", "llama", **late, chat=GUARD, after={"ĊĊ": guard["bad"]})
-    endless = {"plain": {"Ċ": 0.99}, "bad": {"Ċ": 0.99}, "odd": {"Ċ": 0.99}}
+    endless: dict[str, Any] = {"plain": {"Ċ": 0.99}, "bad": {"Ċ": 0.99}, "odd": {"Ċ": 0.99}}
     make_judge_model(folder / "endless", "llama", **endless, chat=GUARD)
-    numbers = {"plain": {"0": 0.4, "10": 0.4}, "bad": {"100": 0.5, "60": 0.25}, "odd": {"no": 0.8, "5": 0.1}}
+    numbers: dict[str, Any] = {
+        "plain": {"0": 0.4, "10": 0.4},
+        "bad": {"100": 0.5, "60": 0.25},
+        "odd": {"no": 0.8, "5": 0.1},
+    }
     make_judge_model(folder / "numbers", "llama", **numbers, numbers=True, chat=CHAT_WITHOUT_SYSTEM)
     done = dict.fromkeys(("<eos>",), 0.99)
-    digits = {"plain": {"2": 0.99}, "bad": {"9": 0.99}, "odd": {"x": 0.99}}
+    digits: dict[str, Any] = {"plain": {"2": 0.99}, "bad": {"9": 0.99}, "odd": {"x": 0.99}}
     make_judge_model(folder / "digits", "llama", **digits, after={"2": done, "9": {"0": 0.9}, "0": done})
     return folder
 

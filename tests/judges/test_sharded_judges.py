@@ -15,12 +15,12 @@ from judgekit import make_judge_model
 from judgerank import judged
 from tinymodel import make_tiny_adapter
 
-LAWS = {
+LAWS: dict[str, Any] = {
     "plain": {"1": 0.6, "no": 0.2},
     "bad": {"5": 0.5, "4": 0.2, "no": 0.1, "yes": 0.15},
     "odd": {"x": 0.9},
 }
-SAID = {"plain": {"2": 0.99}, "bad": {"9": 0.99}, "odd": {"x": 0.99}}
+SAID: dict[str, Any] = {"plain": {"2": 0.99}, "bad": {"9": 0.99}, "odd": {"x": 0.99}}
 FLOAT = {"dtype": "float32"}
 JUDGES: dict[str, dict[str, Any]] = {
     "strongreject": {
