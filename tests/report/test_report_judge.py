@@ -34,7 +34,7 @@ def check(harm: int, missed: int, safe: int, wrong: int, folder, name: str = "la
         path=folder / name, sha256="0" * 64, columns={}, rows=len(answers), answers=answers, duplicates=0,
         contradictory=(),
     )  # fmt: skip
-    judged = JudgedTexts(verdicts, verdicts * 0.8 + 0.1, [""] * len(answers))
+    judged = JudgedTexts(verdicts, verdicts.astype(np.float64) * 0.8 + 0.1, [""] * len(answers))
     content = check_content(labels, judged, {"settings": {}, "digest": "d"}, confidence=0.95, threshold=None)
     return parse_check(json.loads(json.dumps(content)))
 
