@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tailrisk.errors import InputError
 from tailrisk.records import Verdict
 
-COLUMNS = ("index", "key", "prompt_id", "prompt", "answer", "pi", "label")
+COLUMNS: tuple[str, ...] = ("index", "key", "prompt_id", "prompt", "answer", "pi", "label")
 LABELS = {"harm": Verdict.HARM, "safe": Verdict.SAFE, "unsure": Verdict.UNDETERMINED}
 MOST_TOLD = 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tailrisk.audit.recovery import rebuild_folder
 from tailrisk.errors import JudgeError
 from tailrisk.records import JudgedTexts
 from tailrisk.report import render_report
+from tailrisk.stats import Estimate
 from tailrisk.store import Asked, RunStore, Told, make_manifest, replay
 
 COMPONENTS = ("target", "good", "mild")
@@ -71,6 +73,11 @@ def audit(folder: Path, settings, strong=None, laws=None):
         return run_audit(settings, PROMPTS, executor.card, executor, store)
 
 
+def told(e: Estimate) -> dict[str, float]:
+    assert e.strong is not None
+    return {name: math.nan if value is None else value for name, value in e.strong.items()}
+
+
 def test_calls_are_kept_and_everything_asked_is_logged(tmp_path: Path):
     strong = Strong()
     outcome = audit(tmp_path / "run", config(), strong)
@@ -81,9 +88,9 @@ def test_calls_are_kept_and_everything_asked_is_logged(tmp_path: Path):
     assert [a.round for a in asked] == list(range(outcome.totals["rounds"]))
     assert min(pi for a in asked for s in a.samples for pi in s.inclusion) >= STRONG["least"]
     for e in outcome.estimates:
-        assert e.strong is not None and e.strong["calls"] > 0
+        assert e.strong is not None and told(e)["calls"] > 0
         assert e.to_json()["strong"]["judge_only"] == e.strong["judge_only"]
-    assert sum(e.strong["calls"] for e in outcome.estimates) == rows
+    assert sum(told(e)["calls"] for e in outcome.estimates) == rows
     state = rebuild_folder(config(), PROMPTS, tmp_path / "run")
     assert state is not None and estimate_all(state) == list(outcome.estimates)
 
@@ -159,7 +166,7 @@ def test_the_driver_is_unbiased(tmp_path: Path, times: int):
             state = run_rounds(settings, PROMPTS, LawCard.of(laws), executor, store, Watchers([]))
         estimates = estimate_all(state)
         ratios.append([e.estimate / truth(g) for e, g in zip(estimates, GATES, strict=True)])
-        alone.append([e.strong["judge_only"] / truth(g) for e, g in zip(estimates, GATES, strict=True)])
+        alone.append([told(e)["judge_only"] / truth(g) for e, g in zip(estimates, GATES, strict=True)])
     x = np.array(ratios)
     z = (x.mean(axis=0) - 1.0) / (x.std(axis=0, ddof=1) / np.sqrt(len(x)))
     assert np.abs(z).max() < 3.0, (x.mean(axis=0), z)
