@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from tinymodel import TINY_AUDIT, make_tiny_model
 
+from tailrisk.cli import run
+
 CONFIG = (
     TINY_AUDIT
     + """run: {name: tiny, dir: runs, seed: 1}
@@ -38,7 +40,7 @@ def tailrisk(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_an_audit_of_a_tiny_model_and_its_resume(tmp_path):
+def test_an_audit_of_a_tiny_model_and_its_resume(tmp_path, capfd, monkeypatch):
     make_tiny_model(tmp_path / "model", vocab=24)
     (tmp_path / "audit.yaml").write_text(CONFIG)
     (tmp_path / "prompts.txt").write_text("w0 w1\nw2 w4 w6\n")
@@ -62,12 +64,14 @@ def test_an_audit_of_a_tiny_model_and_its_resume(tmp_path):
         json.loads((folder / "manifest.json").read_text())["hashes"]
     )
 
-    again = tailrisk(tmp_path, "audit", "audit.yaml")
-    assert again.returncode == done.returncode, again.stderr
-    assert "resuming" in again.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    assert run(["audit", "audit.yaml"]) == done.returncode
+    again = capfd.readouterr()
+    assert "resuming" in again.err
     assert json.loads((folder / "estimates.json").read_text())["estimates"] == summary["estimates"]
 
-    said = "".join([done.stdout, done.stderr, again.stdout, again.stderr]).encode()
+    said = "".join([done.stdout, done.stderr, again.out, again.err]).encode()
     files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and "model" not in p.parts}
     assert folder / "report.html" in files and folder / "hits.jsonl" in files
     assert not any(KEY.encode() in content for content in [said, *files.values()]), "secrets stay out of all"
@@ -80,11 +84,11 @@ def test_an_audit_of_a_tiny_model_and_its_resume(tmp_path):
     assert not any(text.encode() in content for text in texts for content in silent)
 
 
-@pytest.mark.cluster
-def test_a_model_that_is_not_there_ends_before_a_folder_is_made(tmp_path):
+def test_a_model_that_is_not_there_ends_before_a_folder_is_made(tmp_path, capfd, monkeypatch):
     (tmp_path / "audit.yaml").write_text(CONFIG)
     (tmp_path / "prompts.txt").write_text("w0 w1\n")
-    done = tailrisk(tmp_path, "audit", "audit.yaml", "--set", "target.model=./absent")
-    assert done.returncode in (1, 2)
-    assert "absent" in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert run(["audit", "audit.yaml", "--set", "target.model=./absent"]) in (1, 2)
+    err = capfd.readouterr().err
+    assert "absent" in err and "Traceback" not in err
     assert not (tmp_path / "runs").exists()

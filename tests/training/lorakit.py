@@ -63,7 +63,7 @@ AUDIT: dict[str, Any] = {
         "draws": 800,
         "epochs": 5,
         "batch": 32,
-        "rows": 32,
+        "rows": 256,
         "learning_rate": 0.01,
         "kl": 0.0,
     },

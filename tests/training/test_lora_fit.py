@@ -25,7 +25,9 @@ from tailrisk.training.loradata import Beginning
 from tailrisk.training.lorafit import Epoch, Fitted
 from tailrisk.trainingconfig import LoraTraining
 
-SETTINGS = LoraTraining(epochs=12, patience=2, batch=32, rows=32, learning_rate=0.01, kl=0.0)
+SETTINGS = LoraTraining(epochs=12, patience=2, batch=32, rows=256, learning_rate=0.01, kl=0.0)
+WHOLE = SETTINGS.model_copy(update={"batch": 64})
+"""For fits to every harmful answer: a pass of so small a model costs the same with more rows."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, a
     held = [p for p in PROMPTS if p.id in ASIDE]
     before = [exact_divergence(context, context.view, p) for p in held]
     weights = {n: v.clone() for n, v in context.view.model.state_dict().items()}
-    result = fitted(context, SETTINGS, data_of(context))
+    result = fitted(context, WHOLE, data_of(context))
     assert result.before == pytest.approx(np.mean(before), abs=1e-3)
     view = learned_view(context, SETTINGS.shape, result.state, tmp_path / "out")
     after = [exact_divergence(context, view, p) for p in held]
@@ -77,12 +79,13 @@ def test_on_top_of_a_prefix_the_fit_is_of_what_it_leaves(folder: Path, tmp_path:
     assert data.outside == pytest.approx(outside, abs=1e-9) and (outside > 0.01) == (beginning is SHUT)
     held = [p for p in PROMPTS if p.id in ASIDE]
     before = [exact_divergence(context, context.view, p, beginning) for p in held]
-    result = fitted(context, SETTINGS, data)
+    steady = WHOLE.model_copy(update={"learning_rate": 0.006, "patience": 4})
+    result = fitted(context, steady, data)
     assert result.before == pytest.approx(np.mean(before), abs=1e-3)
     view = learned_view(context, SETTINGS.shape, result.state, tmp_path / "out")
     after = [exact_divergence(context, view, p, beginning) for p in held]
     assert result.after == pytest.approx(np.mean(after), abs=1e-3)
-    # How far it gets differs between processors, which round differently: 0.47 to 0.52 was seen.
+    # How far it gets differs between processors, which round differently: 0.44 and 0.50 were seen.
     assert result.after < 0.6 * result.before, result.epochs
 
 
@@ -182,5 +185,5 @@ def test_want_of_memory_is_told_in_words(folder: Path, monkeypatch):
     context = context_in(folder)
     data = data_of(context, most=20)
     monkeypatch.setattr("tailrisk.training.lorafit.pass_loss", out_of_memory)
-    with pytest.raises(ModelError, match=r"passes of 32 answers; lower training\.rows"):
+    with pytest.raises(ModelError, match=r"passes of 256 answers; lower training\.rows"):
         fitted(context, SETTINGS, data)

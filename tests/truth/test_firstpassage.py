@@ -178,10 +178,11 @@ def test_the_committed_probabilities_are_of_these_events():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["brackets-cool"])
 def test_a_smaller_run_agrees_with_the_committed_one(name: str):
-    """Other draws, from the target's own prompt alone."""
+    """Other draws, from the target's own prompt alone: few, for what would make the record untrue (other weights,
+    another rendering of the prompt, another temperature) moves such a probability by far more than a third."""
     record = committed()[name]
-    found = event_truth(by_name(name), plain_model(), draws=144, seed=99, guided=False)
-    assert found.standard_error < 0.06 * found.value
+    found = event_truth(by_name(name), plain_model(), draws=72, seed=99, guided=False)
+    assert found.standard_error < 0.09 * found.value
     error = np.hypot(found.standard_error, record["standard_error"])
     assert abs(found.value - record["probability"]) < 3 * error, (found, record["probability"])
 
