@@ -137,7 +137,7 @@ def main() -> None:
     write_judge(args.out, judge, {"labels": f"{PACKAGE}, sha256 of train.jsonl {labels}"})
     found = measured(args.out, args.labels)
     card = {
-        "weights_sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
+        "digest": judge.digest,
         "labels_sha256": labels,
         "labels": len(answers),
         "training": folds,

@@ -37,6 +37,12 @@ class LinearJudge:
     bias: float
     threshold: float
 
+    @property
+    def digest(self) -> str:
+        """sha256 of what the scores and verdicts depend on; the header's order and notes have no part in it."""
+        known = f"{FORMAT} {VERSION} {self.bias!r} {self.threshold!r} ".encode()
+        return hashlib.sha256(known + self.weights.astype("<f4").tobytes()).hexdigest()
+
     def score(self, prompt: str, response: str) -> float:
         """The probability of harm."""
         places, values = features(prompt, response, len(self.weights))
@@ -59,9 +65,8 @@ def weights_file(spec: config.LinearJudge, base: Path) -> Path:
 
 
 def check(spec: config.LinearJudge, base: Path, parallel: config.Parallel, digest: bool) -> dict[str, str]:
-    """Reads the weights; their sha256 is part of what was judged with them."""
-    build(spec, base)
-    return {"weights": hashlib.sha256(_bytes(weights_file(spec, base))).hexdigest()}
+    """Reads the weights; the digest of what is in them is part of what was judged with them."""
+    return {"weights": read_judge(weights_file(spec, base)).digest}
 
 
 def write_judge(path: Path, judge: LinearJudge, notes: dict[str, str] | None = None) -> None:
@@ -78,7 +83,14 @@ def write_judge(path: Path, judge: LinearJudge, notes: dict[str, str] | None = N
 
 def read_judge(path: Path) -> LinearJudge:
     """Raises ConfigError for anything but a whole file of finite numbers for the features of this version."""
-    _bytes(path, 1)
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"judge.weights: there is no file {path}; the path is relative to the configuration's folder"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"judge.weights: {path} cannot be read ({error.strerror})") from error
     try:
         with safe_open(path, framework="numpy") as file:
             header, names = file.metadata() or {}, sorted(file.keys())
@@ -109,18 +121,6 @@ def _number(path: Path, header: dict[str, str], name: str) -> float:
         return float(header[name])
     except (KeyError, ValueError):
         raise _refused(path, f"has {name} {header.get(name)!r}, which is no number") from None
-
-
-def _bytes(path: Path, most: int = -1) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(most)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"judge.weights: there is no file {path}; the path is relative to the configuration's folder"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"judge.weights: {path} cannot be read ({error.strerror})") from error
 
 
 def _refused(path: Path, why: str) -> ConfigError:

@@ -46,8 +46,8 @@ def answer(
 
 def test_the_shipped_weights_are_those_that_were_measured() -> None:
     weights = FOLDER / "judge.safetensors"
-    assert hashlib.sha256(weights.read_bytes()).hexdigest() == CARD["weights_sha256"]
-    assert read_judge(weights).threshold == CARD["training"]["threshold"]
+    judge = read_judge(weights)
+    assert (judge.digest, judge.threshold) == (CARD["digest"], CARD["training"]["threshold"])
     assert weights.stat().st_size < 300_000
 
 
@@ -65,7 +65,7 @@ def test_the_second_audit_of_the_quickstart_differs_in_its_judge_only() -> None:
     assert trained.judge.kind == "linear"
     same = {"judge": plain.judge, "run": trained.run.model_copy(update={"name": plain.run.name})}
     assert trained.model_copy(update=same) == plain
-    assert preflight(trained) == {"judge.weights": CARD["weights_sha256"]}
+    assert preflight(trained) == {"judge.weights": CARD["digest"]}
     assert build_judge(trained).judge(QUESTION, REFUSED).verdicts.tolist() == [0, 0, 0]
 
 

@@ -166,9 +166,17 @@ def test_a_run_is_not_resumed_with_other_weights(tmp_path: Path) -> None:
     write_judge(tmp_path / "j.safetensors", judge_of())
     before = make_manifest(config, [], preflight(config))
     assert check_resume(tmp_path, before, make_manifest(config, [], preflight(config))) == []
+    write_judge(tmp_path / "j.safetensors", judge_of(), {"a note": "for people", "another": "note"})
+    assert check_resume(tmp_path, before, make_manifest(config, [], preflight(config))) == []
     write_judge(tmp_path / "j.safetensors", judge_of(r_word=0.001))
     with pytest.raises(StoreError, match=r"hashes\.judge\.weights"):
         check_resume(tmp_path, before, make_manifest(config, [], preflight(config)))
+
+
+def test_the_digest_is_of_all_that_verdicts_depend_on() -> None:
+    judges = [judge_of(), judge_of(bias=0.1), judge_of(threshold=0.6), judge_of(r_word=1e-30)]
+    assert len({judge.digest for judge in judges}) == 4
+    assert judge_of(bias=0.1).digest == judges[1].digest
 
 
 def test_other_judges_have_no_files_to_tell_of(tmp_path: Path) -> None:
