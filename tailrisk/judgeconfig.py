@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tailrisk.endpointconfig import EndpointJudge as EndpointJudge
 from tailrisk.judgesection import JudgeSection as JudgeSection
