@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tailrisk.audit.protocols import Asked, Judge, LawCard, Laws
+from tailrisk.audit.protocols import AnswersToJudge, Judge, LawCard, Laws
 from tailrisk.audit.verdictcache import VerdictCache
 from tailrisk.audit.work import judge_new, judge_texts, run_batch
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt
@@ -55,6 +55,6 @@ class LocalJudges:
         self._judge = judge
         self._prompts = {p.id: p for p in prompts}
 
-    def judge_all(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, JudgedTexts]]:
+    def judge_all(self, asked: Iterable[AnswersToJudge]) -> Iterator[tuple[AnswersToJudge, JudgedTexts]]:
         for some in asked:
             yield some, judge_texts(self._judge, self._prompts[some.prompt_id], some.texts)

@@ -91,7 +91,7 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
-class Asked(NamedTuple):
+class AnswersToJudge(NamedTuple):
     """Answers to one prompt that a judge is to read; ``key`` names them."""
 
     key: str
@@ -102,7 +102,7 @@ class Asked(NamedTuple):
 class JudgeWorkers(Protocol):
     """Judges answers somewhere, with nothing to draw from."""
 
-    def judge_all(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, JudgedTexts]]:
+    def judge_all(self, asked: Iterable[AnswersToJudge]) -> Iterator[tuple[AnswersToJudge, JudgedTexts]]:
         """Verdicts for each item, in any order; items are taken as there is room. Answers that cannot be judged are
         undetermined, with the reason."""
         ...

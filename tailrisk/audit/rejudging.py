@@ -21,7 +21,7 @@ import numpy as np
 from tailrisk.audit.drawweights import DrawWeights, draw_scales
 from tailrisk.audit.estimates import estimate_all
 from tailrisk.audit.judging import JudgeWatch
-from tailrisk.audit.protocols import Asked, JudgeWorkers, LawCard
+from tailrisk.audit.protocols import AnswersToJudge, JudgeWorkers, LawCard
 from tailrisk.audit.recovery import known_error, logged_laws, rebuild
 from tailrisk.audit.results import weighted_hits
 from tailrisk.audit.state import AuditState
@@ -71,7 +71,7 @@ def rejudge(
     before = judgements(store.folder, judge.name)
     kept = 0
 
-    def asked() -> Iterator[Asked]:
+    def asked() -> Iterator[AnswersToJudge]:
         nonlocal kept
         for result in final_results(store.folder):
             said = before.get(result.batch.key)
@@ -79,7 +79,7 @@ def rejudge(
             if not rows:
                 kept += 1
                 continue
-            yield Asked(result.batch.key, result.batch.prompt_id, [result.texts[i] for i in rows])
+            yield AnswersToJudge(result.batch.key, result.batch.prompt_id, [result.texts[i] for i in rows])
 
     watch = JudgeWatch()
     done = 0

@@ -29,7 +29,7 @@ _SCORES = 4096
 Entry = tuple[int, float]
 
 
-class Asked(NamedTuple):
+class LookUp(NamedTuple):
     """What is known of some answers to a prompt: ``entries`` [n], None where nothing is; ``texts``: those of which
     nothing is known, each once; ``places`` [n]: the answer's number among ``texts`` where its entry is None."""
 
@@ -52,7 +52,7 @@ class VerdictCache:
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
 
-    def look_up(self, prompt: str, texts: Sequence[str]) -> Asked:
+    def look_up(self, prompt: str, texts: Sequence[str]) -> LookUp:
         keys = self._keys(prompt, texts)
         entries = [self._get(key) for key in keys]
         asked: dict[bytes, int] = {}
@@ -63,9 +63,9 @@ class VerdictCache:
                 places[i] = asked.setdefault(key, len(unknown))
                 if places[i] == len(unknown):
                     unknown.append(texts[i])
-        return Asked(keys, entries, places, unknown)
+        return LookUp(keys, entries, places, unknown)
 
-    def settle(self, asked: Asked, judged: JudgedTexts | None = None) -> JudgedTexts:
+    def settle(self, asked: LookUp, judged: JudgedTexts | None = None) -> JudgedTexts:
         """Verdicts of all answers, from what was known and what the judge says of ``asked.texts`` (None where these
         are none), which is kept."""
         new = (

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tailrisk.audit.protocols import Asked
+from tailrisk.audit.protocols import AnswersToJudge
 from tailrisk.cluster.actors import JudgeActor, JudgeFactory, judge_of
 from tailrisk.cluster.group import make_group
 from tailrisk.cluster.judgeline import Answers, JudgeLine
@@ -58,7 +58,7 @@ class RayJudges:
             nodes=NodeWatch(),
             at_once=config.judge.at_once,
         )
-        self._line: JudgeLine[Asked] = JudgeLine(self._pool)
+        self._line: JudgeLine[AnswersToJudge] = JudgeLine(self._pool)
         try:
             while not self._pool.ready:
                 self._step()
@@ -66,7 +66,7 @@ class RayJudges:
             self.close()
             raise
 
-    def judge_all(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, JudgedTexts]]:
+    def judge_all(self, asked: Iterable[AnswersToJudge]) -> Iterator[tuple[AnswersToJudge, JudgedTexts]]:
         """In the order in which they are done."""
         source = iter(asked)
         more, line = True, self._line

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tailrisk.audit.protocols import LawCard
-from tailrisk.audit.verdictcache import Asked
+from tailrisk.audit.verdictcache import LookUp
 from tailrisk.audit.work import Draws, Held
 from tailrisk.config import Config
 from tailrisk.errors import ClusterError
@@ -90,7 +90,7 @@ class Course:
     batch: Batch
     draws: Draws | None = None
     worker: str = ""
-    asked: Asked | None = None
+    asked: LookUp | None = None
     """What is known of its answers, where verdicts are kept."""
     waiting: set[Held] = field(default_factory=set)
     over: bool = False

@@ -11,17 +11,17 @@ import pytest
 from fakeworkers import FakeJudge, make_config, prompts_of
 
 from tailrisk.audit.local import LocalJudges
-from tailrisk.audit.protocols import Asked
+from tailrisk.audit.protocols import AnswersToJudge
 from tailrisk.cluster import RayJudges
 from tailrisk.records import JudgedTexts, Prompt, Verdict
 
 pytestmark = pytest.mark.cluster
 
 
-def asked(prompts: list[Prompt], each: int) -> Iterator[Asked]:
+def asked(prompts: list[Prompt], each: int) -> Iterator[AnswersToJudge]:
     for p in prompts:
         for i in range(each):
-            yield Asked(f"{p.id}/0/{i}", p.id, [" ".join("w" * (1 + (i + j) % 3)) for j in range(4)])
+            yield AnswersToJudge(f"{p.id}/0/{i}", p.id, [" ".join("w" * (1 + (i + j) % 3)) for j in range(4)])
 
 
 def collected(workers: RayJudges | LocalJudges, prompts: list[Prompt], each: int) -> dict[str, JudgedTexts]:
