@@ -8,12 +8,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from tailrisk.config import Config
-from tailrisk.judgeconfig import judges_of
 from tailrisk.judges import KINDS as JUDGES
 from tailrisk.records import Status
 from tailrisk.report.tables import STATUS_MEANING
@@ -126,9 +126,10 @@ def test_sections_kinds_and_judges_are_complete():
 
 def test_every_key_named_in_the_sections_exists():
     for section, text in table_after("| section ").items():
-        known = Config.model_fields[section].annotation
         if section in ("proposals", "judge"):
             continue
+        annotation = Config.model_fields[section].annotation
+        known = next(t for t in (annotation, *get_args(annotation)) if hasattr(t, "model_fields"))
         values = {"smollm2", "local", "auto", "host:port"}
         for key in set(re.findall(r"`([^`]+)`", text)) - values:
             assert key in known.model_fields, (section, key)
@@ -142,11 +143,13 @@ def test_the_proposals_shown_are_understood():
 
 
 def test_the_judges_shown_are_understood():
-    (text,) = re.findall(r"^```yaml\n(judge:.*?)^```", README, re.DOTALL | re.MULTILINE)
-    shown = Config.model_validate(
-        {"target": {"model": "m"}, "prompts": {"path": "p"}, **yaml.safe_load(text)}
-    )
-    assert [type(judge).__name__ for _, judge in judges_of(shown.judge)] == ["RubricJudge"] * 2
+    texts = re.findall(r"^```yaml\n((?:judge|strong_judge):.*?)^```", README, re.DOTALL | re.MULTILINE)
+    found = []
+    for text in texts:
+        rest = {"target": {"model": "m"}, "prompts": {"path": "p"}, "judge": {"kind": "refusal"}}
+        shown = Config.model_validate({**rest, **yaml.safe_load(text)})
+        found += [type(judge).__name__ for _, judge in shown.judges]
+    assert found == ["EndpointJudge", "RubricJudge", "RubricJudge", "RefusalJudge", "PythonJudge"]
 
 
 def test_files_named_exist():

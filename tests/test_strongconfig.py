@@ -61,5 +61,5 @@ def test_methods_without_rounds_are_refused(tmp_path: Path):
 
 def test_a_broken_one_is_found_before_models_are_loaded(tmp_path: Path):
     config = load(tmp_path, strong_judge={"judge": {"kind": "regex", "pattern": "("}, "calls": 500})
-    with pytest.raises(ConfigError, match="strong_judge: "):
+    with pytest.raises(ConfigError, match=r"strong_judge\.judge\.pattern: "):
         preflight(config)

@@ -11,6 +11,7 @@ from stats_tables import good, good_pair, rounds_of, steered
 
 from tailrisk.records import Status
 from tailrisk.stats import Estimate, RoundDraws, estimate_prompt
+from tailrisk.stats.ledger import NOT_ASKED, StrongSample
 from tailrisk.stats.status import Alarm
 
 NAMES = ("t", "a", "b")
@@ -63,7 +64,15 @@ def faulty() -> list[Estimate]:
     found.append(estimate([loud._replace(log_q=loud.log_q + np.array([9.0, 0.0, 0.0]))]))
     half = [good_pair().draw(np.array(COUNTS), rng, 0.5) for _ in range(2)]
     half[1] = half[1]._replace(log_q=half[1].log_q + np.array([1.5, 0.0, 0.0]))
-    return [*found, estimate(half)]
+    return [*found, estimate(half), estimate([unread(good_pair().draw(np.array(COUNTS), rng))])]
+
+
+def unread(r: RoundDraws) -> RoundDraws:
+    """The judge flags every other harmful draw, and a strong one has read those alone."""
+    r = r._replace(verdict=np.where(np.arange(r.n) % 2 == 0, r.verdict, 0).astype(np.int8))
+    nothing, inclusion = np.zeros(r.n), np.where(r.flagged, 1.0, 0.02)
+    verdict = np.where(r.flagged, 1, NOT_ASKED).astype(np.int8)
+    return r._replace(strong=StrongSample(inclusion, verdict, nothing, nothing, 0.02))
 
 
 def test_every_alarm_has_its_sentence_with_figures():
@@ -95,6 +104,7 @@ MEANT: dict[Alarm, str] = {
     "growth": "still growing",
     "uncorroborated": "finds this harm",
     "contradiction": "contradict",
+    "unread": "what the judge misses is unknown",
 }
 """Words of each alarm's own sentence."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder; the working directory is elsewhere, and must stay empty."""
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    # MLflow keeps what it knows of a database by its address, and a test's folder may have the name of one before it.
+    project = tmp_path / uuid.uuid4().hex[:8]
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    shutil.copy(empty_database, project / "mlflow.db")
     monkeypatch.chdir(elsewhere)
-    return tmp_path
+    return project
