@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from tworanks import do_jobs
 
-from tailrisk.config import Config, Parallel
+from tailrisk.config import Config
 from tailrisk.judges import build_judge
-from tailrisk.models import sharding
 
 ANSWERS = ["nothing to see", "something bad here", "an odd one", "", "bad and odd " * 20, "x" * 700]
 
@@ -26,18 +24,10 @@ def judged(folder: Path, judge: dict[str, Any]) -> list[Any]:
 
 
 def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    for job in json.loads((folder / "jobs.json").read_text()):
-        place = folder / f"{job['name']}.endpoint"
-        if rank == 0:
-            written = place.with_suffix(".new")
-            written.write_text(sharding.meeting_place())
-            written.replace(place)
-        while not place.exists():
-            time.sleep(0.005)
-        sharding.join(Parallel(*job["parallel"]), rank, place.read_text(), 120.0)
+    def do(job: dict[str, Any]) -> None:
         (folder / f"{job['name']}.{rank}.json").write_text(json.dumps(judged(folder, job["judge"])))
-        sharding.leave()
+
+    do_jobs(folder, rank, do)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 from judgekit import make_judge_model
 from judgerank import judged
 from tinymodel import make_tiny_adapter
+from tworanks import run_two
 
 LAWS: dict[str, Any] = {
     "plain": {"1": 0.6, "no": 0.2},
@@ -60,23 +58,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, judge in JUDGES.items()
     ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    script = str(Path(__file__).with_name("judgerank.py"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(folder), str(rank)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, said = process.communicate(timeout=300)
-            assert process.returncode == 0, said[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+    run_two(Path(__file__).with_name("judgerank.py"), folder)
     return folder
 
 

@@ -3,17 +3,15 @@ leaves what it drew and scored in ``FOLDER/JOB.RANK.pt``."""
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from tworanks import do_jobs
 
-from tailrisk.config import Config, Parallel
+from tailrisk.config import Config
 from tailrisk.errors import ClusterError
-from tailrisk.models import sharding
 from tailrisk.proposals import build_laws
 from tailrisk.records import Prompt
 
@@ -43,23 +41,15 @@ def drawn(config: Config, seed: int = 5) -> list[tuple[Any, Any, Any]]:
 
 
 def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    for job in json.loads((folder / "jobs.json").read_text()):
-        place = folder / f"{job['name']}.endpoint"
-        if rank == 0:
-            written = place.with_suffix(".new")
-            written.write_text(sharding.meeting_place())
-            written.replace(place)
-        while not place.exists():
-            time.sleep(0.005)
-        sharding.join(Parallel(*job["parallel"]), rank, place.read_text(), 120.0)
+    def do(job: dict[str, Any]) -> None:
         seed = 5 + rank * job.get("apart", 0)
         try:
             found = drawn(config_of(folder / job["model"], job["proposals"]), seed)
         except ClusterError as error:
             found = str(error)
         torch.save(found, folder / f"{job['name']}.{rank}.pt")
-        sharding.leave()
+
+    do_jobs(folder, rank, do)
 
 
 if __name__ == "__main__":

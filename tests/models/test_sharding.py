@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from safetensors.torch import save_file
 from shardrank import config_of, drawn
 from tinymodel import make_tiny_adapter, make_tiny_model, save_tiny_tokenizer
 from transformers import AutoConfig
+from tworanks import run_two
 
 from tailrisk.config import Parallel
 from tailrisk.errors import ModelError
@@ -72,21 +70,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"name": f"{way}-apart", "model": "tiny", "parallel": parallel, "proposals": [], "apart": 1}
         )
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    script = str(Path(__file__).with_name("shardrank.py"))
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(folder), str(rank)], env=env, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, said = process.communicate(timeout=300)
-            assert process.returncode == 0, said[-3000:]
-    finally:
-        for process in processes:
-            process.kill()  # one that waits for another that has failed
+    run_two(Path(__file__).with_name("shardrank.py"), folder)
     return folder
 
 
