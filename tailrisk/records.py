@@ -201,3 +201,8 @@ class JudgedTexts(NamedTuple):
     scores: FloatArray
     errors: list[str]
     calls: int | None = None
+
+    @classmethod
+    def unjudged(cls, n: int, reason: str) -> JudgedTexts:
+        """n answers that could not be judged, all for one reason."""
+        return cls(np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [reason] * n)

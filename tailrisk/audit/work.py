@@ -153,7 +153,7 @@ def judge_texts(judge: Judge, prompt: Prompt, texts: Sequence[str], *, caught: b
         if not caught:
             raise
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return JudgedTexts(np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [reason] * n)
+        return JudgedTexts.unjudged(n, reason)
     return JudgedTexts(verdicts, scores, errors)
 
 

@@ -36,14 +36,14 @@ from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.parcels import Pace, unpack_all, unpack_draws
 from tailrisk.cluster.parts import CHECKPOINTS, MODELS, Course, Parts
 from tailrisk.cluster.patience import Patience
-from tailrisk.cluster.pool import Pool, wait
+from tailrisk.cluster.pool import Pool
 from tailrisk.cluster.sight import Sight
+from tailrisk.cluster.stepping import TICK_S, step
 from tailrisk.cluster.tasks import Outcome, Task
 from tailrisk.config import Config, PoolConfig
-from tailrisk.errors import ClusterError, ModelError
+from tailrisk.errors import ModelError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt
 
-TICK_S = 0.5
 STRONG = "strong_judges"
 
 
@@ -314,19 +314,6 @@ class RayExecutor:
 
     def _step(self) -> list[Outcome]:
         """Wait for something to happen, and say what it was."""
-        from ray.exceptions import RayError
-
         self._sight.look()
         outcomes, self._stash = self._stash, []
-        try:
-            for pool in self._pools:
-                outcomes += pool.tend()
-            done = wait(self._pools, 0.0 if outcomes else TICK_S)
-            for pool in self._pools:
-                outcomes += pool.handle(done)
-        except (RayError, ConnectionError) as error:
-            raise ClusterError(
-                f"the connection to Ray was lost ({type(error).__name__}); "
-                "what is in the log is safe: run the same command again to resume"
-            ) from error
-        return outcomes
+        return outcomes + step(self._pools, wait_s=0.0 if outcomes else TICK_S)

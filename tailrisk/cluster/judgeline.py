@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from tailrisk.cluster.parcels import Pace, unpack_judged
 from tailrisk.cluster.pool import Pool
 from tailrisk.cluster.tasks import Outcome, Task
-from tailrisk.records import JudgedTexts, Verdict
+from tailrisk.records import JudgedTexts
 
 T = TypeVar("T")
 
@@ -66,7 +64,8 @@ class JudgeLine(Generic[T]):
             return [(one.owner, verdicts) for one, verdicts in zip(some, judged, strict=True)]
         self._pace.failed()
         if len(some) == 1:
-            return [(some[0].owner, _undetermined(outcome.reason, len(some[0].texts)))]
+            unjudged = JudgedTexts.unjudged(len(some[0].texts), f"judging {outcome.reason}")
+            return [(some[0].owner, unjudged)]
         for one in some:
             self.send([one])
         return []
@@ -74,9 +73,3 @@ class JudgeLine(Generic[T]):
     def forget(self) -> None:
         """What is on its way is of no use any more; the pool is told by its owner."""
         self._on_way.clear()
-
-
-def _undetermined(reason: str, n: int) -> JudgedTexts:
-    return JudgedTexts(
-        np.full(n, Verdict.UNDETERMINED, dtype=np.int8), np.full(n, np.nan), [f"judging {reason}"] * n
-    )

@@ -18,13 +18,10 @@ from tailrisk.cluster.group import make_group
 from tailrisk.cluster.judgeline import Answers, JudgeLine
 from tailrisk.cluster.nodes import NodeWatch
 from tailrisk.cluster.patience import Patience
-from tailrisk.cluster.pool import Pool, wait
-from tailrisk.cluster.tasks import Outcome
+from tailrisk.cluster.pool import Pool
+from tailrisk.cluster.stepping import step
 from tailrisk.config import Config
-from tailrisk.errors import ClusterError
 from tailrisk.records import JudgedTexts, Prompt
-
-TICK_S = 0.5
 
 
 class RayJudges:
@@ -61,7 +58,7 @@ class RayJudges:
         self._line: JudgeLine[AnswersToJudge] = JudgeLine(self._pool)
         try:
             while not self._pool.ready:
-                self._step()
+                step([self._pool])
         except BaseException:
             self.close()
             raise
@@ -81,7 +78,7 @@ class RayJudges:
                         )
                 if not (more or len(line)):
                     return
-                for outcome in self._step():
+                for outcome in step([self._pool]):
                     yield from line.take(outcome) or []
         finally:
             line.forget()
@@ -99,15 +96,3 @@ class RayJudges:
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
-
-    def _step(self) -> list[Outcome]:
-        from ray.exceptions import RayError
-
-        try:
-            outcomes = self._pool.tend()
-            return outcomes + self._pool.handle(wait([self._pool], 0.0 if outcomes else TICK_S))
-        except (RayError, ConnectionError) as error:
-            raise ClusterError(
-                f"the connection to Ray was lost ({type(error).__name__}); "
-                "what is in the log is safe: run the same command again to go on"
-            ) from error

@@ -7,7 +7,6 @@ ones). Every task that was submitted gets exactly one outcome, unless it is aban
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
@@ -310,18 +309,3 @@ class Pool:
             if len(replica.calls) >= self._in_flight:
                 break
             replica.submit(self._waiting.popleft())
-
-
-def wait(pools: list[Pool], timeout_s: float) -> set[Any]:
-    """The references of the pools that are finished; waits for the first at most ``timeout_s`` seconds."""
-    import ray
-
-    refs = [ref for pool in pools for ref in pool.refs()]
-    if not refs:
-        time.sleep(min(timeout_s, 0.05))
-        return set()
-    done = ready(refs)
-    if not done and timeout_s > 0:
-        ray.wait(refs, num_returns=1, timeout=timeout_s)
-        done = ready(refs)
-    return done

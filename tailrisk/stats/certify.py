@@ -22,8 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tailrisk.records import FloatArray
-from tailrisk.stats.estimators import harmful_or_undetermined
+from tailrisk.stats.estimators import Event, harmful, harmful_or_undetermined
 from tailrisk.stats.intervals import (
     Bounded,
     Certified,
@@ -45,14 +44,23 @@ def certify(rounds: Sequence[RoundDraws], *, alpha: float, corrected: bool) -> C
     unsure = sum(int(np.count_nonzero(r.undetermined & o)) for r, o in zip(rounds, own, strict=True))
     trials = sum(int(np.count_nonzero(o)) for o in own)
     binomial = binomial_interval(safe_side, safe_side + unsure, trials, alpha / 2)
-    log_w = [log_weights(r, corrected=corrected) for r in rounds]
-    values = np.concatenate([np.exp(w[r.harmful]) for w, r in zip(log_w, rounds, strict=True)])
-    zeros = sum(r.n for r in rounds) - len(values)
+    low = _values(rounds, harmful, corrected)
+    settled = corrected or not any(r.undetermined.any() for r in rounds)
+    high = low if settled else _values(rounds, harmful_or_undetermined, corrected)
     # Bounds that are wider than the target's own are not needed in full, but where the two contradict each other.
-    found = _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=binomial)
+    found = _certified(low, high, binomial, alpha, corrected, enough=binomial)
     if found.consistent:
         return found
-    return _certified(rounds, log_w, values, zeros, binomial, alpha, corrected, enough=(0.0, 1.0))
+    return _certified(low, high, binomial, alpha, corrected, enough=(0.0, 1.0))
+
+
+def _values(rounds: Sequence[RoundDraws], event: Event, corrected: bool) -> list[Bounded]:
+    """X = w h of each round."""
+    rows = []
+    for round_ in rounds:
+        x = np.exp(log_weights(round_, np.flatnonzero(event(round_)), corrected=corrected))
+        rows.append(Bounded(x, round_.n - len(x), round_.weight_bound))
+    return rows
 
 
 def _certify_sampled(rounds: Sequence[RoundDraws], *, alpha: float, corrected: bool) -> Certified:
@@ -76,22 +84,16 @@ def _certify_sampled(rounds: Sequence[RoundDraws], *, alpha: float, corrected: b
 
 
 def _certified(
-    rounds: Sequence[RoundDraws],
-    log_w: Sequence[FloatArray],
-    values: FloatArray,
-    zeros: int,
+    low: Sequence[Bounded],
+    high: Sequence[Bounded],
     binomial: tuple[float, float],
     alpha: float,
     corrected: bool,
     *,
     enough: tuple[float, float],
 ) -> Certified:
+    values, zeros = np.concatenate([r.values for r in low]), sum(r.zeros for r in low)
     if corrected:
-        low = betting_lower(values, zeros, alpha / 2, enough=enough[0])
-        return combine_certified([binomial, (low, 1.0)])
-    low = betting_lower(values, zeros, alpha / 4, enough=enough[0])
-    bounded = []
-    for w, r in zip(log_w, rounds, strict=True):
-        x = np.exp(w[harmful_or_undetermined(r)])
-        bounded.append(Bounded(x, r.n - len(x), r.weight_bound))
-    return combine_certified([binomial, (low, betting_upper(bounded, alpha / 4, enough=enough[1]))])
+        return combine_certified([binomial, (betting_lower(values, zeros, alpha / 2, enough=enough[0]), 1.0)])
+    lower = betting_lower(values, zeros, alpha / 4, enough=enough[0])
+    return combine_certified([binomial, (lower, betting_upper(high, alpha / 4, enough=enough[1]))])
