@@ -14,7 +14,6 @@ from judgeserver import TEMPLATE, Call, Fault, JudgeServer, served
 from tailrisk.audit.local import LocalExecutor
 from tailrisk.audit.verdictcache import cache_of
 from tailrisk.cli import run, wiring
-from tailrisk.config import Config
 from tailrisk.judges import endpoint
 from tailrisk.judges.line import Waits
 from tailrisk.records import BatchResult
@@ -146,15 +145,17 @@ def test_doctor_says_whether_the_judge_can_be_reached(tmp_path, laws, change, sa
     assert list(judge_checks(None)) == []
 
 
-def test_doctor_finds_endpoints_inside_other_judges():
-    from tailrisk.cli.judgechecks import endpoints
-    from tailrisk.judgeconfig import JudgeConfig, JudgeSection
+def test_doctor_finds_endpoints_inside_other_judges_and_the_strong_one(tmp_path, laws):
+    from tailrisk.cli.judgechecks import judge_checks
 
-    class Both(JudgeSection):
-        judges: tuple[JudgeConfig, ...]
-
-    config = Config.model_validate(
-        {"target": {"model": "m"}, "prompts": {"path": "p"}, "judge": settings("http://h/v1")}
-    )
-    quick = config.judge.model_copy(update={"retries": 0})
-    assert list(endpoints(Both(judges=(config.judge, quick)))) == [config.judge, quick]
+    nobody = "http://127.0.0.1:9/v1"
+    with served(JudgeServer()) as server:
+        both = {"kind": "any", "judges": [settings(server.url), settings(nobody)]}
+        strong = {"judge": settings(server.url) | {"model": "other"}, "calls": 100}
+        path = write_config(tmp_path, GOOD, budget=SMALL, judge=both, strong_judge=strong)
+        found = {check.name: (check.state, check.fix) for check in judge_checks(path)}
+    assert found == {
+        "judge.judges.0": ("ok", ""),
+        "judge.judges.1": ("missing", "start the server, or correct judge.judges.1.url"),
+        "strong_judge.judge": ("missing", "set strong_judge.judge.model to one of: grader"),
+    }
