@@ -6,7 +6,7 @@ r"""What the driver costs: CPU a draw, memory, and how well many replicas are ke
 
 The driver, the log, the statistics, the executor and Ray are those of every audit; only the models and the judge are
 tables that answer at once or sleep. Parts: ``audit`` (whole audits of so many ``--draws``, each in a process of its
-own, a hundred draws a prompt), ``curve`` (the same work for each replica on 1 to 64 replicas that sleep) and
+own, with so many ``--prompt-draws``), ``curve`` (the same work for each replica on 1 to 64 replicas that sleep) and
 ``dispatch`` (batches a second when there is nothing to wait for). ``--quick`` takes a few minutes, the full form the
 better part of an hour; an existing JSON file keeps the rows that are not run again. Linux only: memory is read from
 /proc.
@@ -40,9 +40,9 @@ CURVE = {
 AUDIT_LIMIT_S = 3 * 3600
 
 
-def audits(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+def audits(sizes: tuple[int, ...], a_prompt: int) -> Iterator[dict[str, Any]]:
     for draws in sizes:
-        given = json.dumps({"draws": draws, "replicas": 8, "sleep": 0.01})
+        given = json.dumps({"draws": draws, "a_prompt": a_prompt, "replicas": 8, "sleep": 0.01})
         done = subprocess.run(
             [sys.executable, "-m", "simulated.whole", given],
             stdout=subprocess.PIPE,
@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes: under five minutes")
     parser.add_argument("--parts", default=",".join(PARTS), help="which, by commas; default: all")
     parser.add_argument("--draws", help="sizes of the audits, by commas")
+    parser.add_argument("--prompt-draws", type=int, default=100, help="draws a prompt of the audits")
     parser.add_argument("--replicas", help="points of the curve, by commas")
     parser.add_argument("--json", type=Path, help="write the results")
     parser.add_argument("--page", type=Path, help="folder for scale.md and its figure")
@@ -87,10 +88,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.json:
             args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
-    def put(part: str, key: str, row: dict[str, Any]) -> None:
+    def put(part: str, keys: tuple[str, ...], row: dict[str, Any]) -> None:
         """In the place of an earlier row of the same size, and saved at once: the large ones take long."""
-        others = [r for r in results.get(part, []) if r[key] != row[key]]
-        results[part] = sorted([*others, row], key=lambda r: r[key])
+
+        def size(r: dict[str, Any]) -> list[Any]:
+            return [r[key] for key in keys]
+
+        others = [r for r in results.get(part, []) if size(r) != size(row)]
+        results[part] = sorted([*others, row], key=size)
         save()
 
     if "dispatch" in parts:
@@ -107,13 +112,13 @@ def main(argv: list[str] | None = None) -> int:
             settings["replicas"] = numbers(args.replicas)
         for row in curve(**settings):
             say(f"{row['replicas']} replicas: efficiency {row['efficiency']:.3f}")
-            put("curve", "replicas", row)
+            put("curve", ("replicas",), row)
     if "audit" in parts:
-        for row in audits(numbers(args.draws) if args.draws else DRAWS[form]):
+        for row in audits(numbers(args.draws) if args.draws else DRAWS[form], args.prompt_draws):
             say(
                 f"{row['draws']:,} draws: {row['cpu_us_a_draw']:.0f} us of CPU a draw, {row['peak_mib']:.0f} MiB"
             )
-            put("audit", "draws", row)
+            put("audit", ("prompts", "budget"), row)
     print("\n".join(page.lines(results)))
     if args.page:
         page.write(args.page, results)

@@ -21,13 +21,15 @@ from tailrisk.audit.outcome import AuditOutcome
 from tailrisk.audit.protocols import Silent
 from tailrisk.audit.state import AuditState
 from tailrisk.cluster import RayExecutor, ray_session
+from tailrisk.config import BudgetConfig
 from tailrisk.prompts import load_prompts
 from tailrisk.records import BatchFailure, BatchResult, RoundPlan
 from tailrisk.report import render_report
 from tailrisk.stats import Estimate
 from tailrisk.store import RunStore, make_manifest
 
-DRAWS_A_PROMPT = 100
+FEW = 100
+"""Draws a prompt up to which one round follows the pilot, so that none of them is tiny."""
 
 
 class Clock(Silent):
@@ -60,12 +62,13 @@ class Clock(Silent):
         self.mark("results")
 
 
-def whole_audit(draws: int, *, replicas: int, sleep: float) -> dict[str, Any]:
-    """``draws`` over a hundredth as many prompts: read, plan, run, log, estimate, write, report."""
+def whole_audit(draws: int, *, a_prompt: int, replicas: int, sleep: float) -> dict[str, Any]:
+    """``draws``, so many ``a_prompt``: read, plan, run, log, estimate, write, report."""
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         folder = Path(name)
-        write_prompts(folder / "prompts.jsonl", draws // DRAWS_A_PROMPT)
-        config = config_of(folder, draws=draws, models=replicas)
+        write_prompts(folder / "prompts.jsonl", draws // a_prompt)
+        rounds = {} if a_prompt <= FEW else {"rounds": BudgetConfig().rounds}
+        config = config_of(folder, draws=draws, models=replicas, **rounds)
         with ray_session(config.cluster):
             return _measured(folder, config, sleep)
 
@@ -86,6 +89,7 @@ def _measured(folder: Path, config: Any, sleep: float) -> dict[str, Any]:
     counted = {name: row for name, row in clock.phases.items() if name != "workers"}
     return {
         "draws": draws,
+        "budget": config.budget.draws,
         "prompts": len(prompts),
         "replicas": config.cluster.models.max,
         "sleep_s": sleep,
