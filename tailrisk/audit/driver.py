@@ -141,6 +141,7 @@ def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers:
 
 
 def _finish(state: AuditState, store: RunStore, watchers: Watchers, seconds: float) -> AuditOutcome:
+    store.sync()
     estimates = estimate_all(state)
     spent = {
         **totals(state, estimates),

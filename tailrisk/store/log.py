@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tailrisk.errors import StoreError
-from tailrisk.store.atomic import sync_folder, write_failed
 
-SEGMENT_BYTES = 64 * 2**20
 FOOTER = "footer"
 _NAME = re.compile(r"(\d{5,})\.jsonl")
 _KIND = re.compile(rb'\{"kind":"(\w+)",')
@@ -41,7 +37,7 @@ def read_log(
     Takes no lock and repairs nothing, so it may run beside a writer: it then ends with the last record
     that is whole. ``StoreError`` for a damaged log; a folder without a log has no records.
     """
-    paths = _segments(folder / "log")
+    paths = segments(folder / "log")
     for path in paths:
         yield from Segment(path, last=path == paths[-1], kinds=kinds, wanted=wanted)
 
@@ -123,107 +119,8 @@ class Segment:
         return {"records": self.records, "sha256": self.sha.hexdigest()}
 
 
-class LogWriter:
-    """Appends records; opening it reads the whole log once, handing each record to ``visit``, and cuts a
-    torn tail (``cut``: its bytes). The caller holds the run's lock.
-
-    After any failed write the log refuses further records, so that no later record can follow a hole;
-    opening it anew continues from the last record that is whole.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        visit: Callable[[str, dict[str, Any]], None] | None = None,
-        *,
-        segment_bytes: int = SEGMENT_BYTES,
-    ) -> None:
-        self._folder = folder / "log"
-        self._limit = segment_bytes
-        self._broken: str | None = None
-        self._fd = -1
-        self.cut = 0
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(folder)
-        except OSError as error:
-            raise write_failed(self._folder, error) from error
-        paths = _segments(self._folder)
-        for path in paths:
-            self._segment = Segment(path, last=path == paths[-1])
-            for kind, payload in self._segment:
-                if visit is not None:
-                    visit(kind, payload)
-        try:
-            if not paths or self._segment.closed:
-                self._create(len(paths))
-            else:
-                self._continue()
-        except OSError as error:
-            self.close()
-            raise write_failed(self._folder, error) from error
-
-    def append(self, kind: str, payload: dict[str, Any]) -> None:
-        """Writes one record and syncs it; when this returns, the record survives a crash."""
-        if self._fd < 0:
-            raise StoreError(f"{self._segment.path}: no more records are taken ({self._broken or 'closed'})")
-        line = encode_line(kind, payload)
-        if self._segment.size >= self._limit:
-            self._roll()
-        self._write(line)
-        self._segment.sha.update(line)
-        self._segment.records += 1
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _roll(self) -> None:
-        self._write(encode_line(FOOTER, self._segment.footer()))
-        number = int(self._segment.path.stem) + 1
-        os.close(self._fd)
-        self._fd = -1
-        try:
-            self._create(number)
-        except OSError as error:
-            self._broken = f"an earlier write failed: {error}"
-            raise write_failed(self._folder, error) from error
-
-    def _create(self, number: int) -> None:
-        path = self._folder / f"{number:05d}.jsonl"
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._segment = Segment(path, last=True)
-        sync_folder(self._folder)
-
-    def _continue(self) -> None:
-        path = self._segment.path
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND)
-        self.cut = os.fstat(self._fd).st_size - self._segment.size
-        if self.cut:
-            os.ftruncate(self._fd, self._segment.size)
-            os.fsync(self._fd)
-
-    def _write(self, line: bytes) -> None:
-        try:
-            view = memoryview(line)
-            while view:
-                view = view[os.write(self._fd, view) :]
-            os.fsync(self._fd)
-        except BaseException as error:
-            # The record may be there in part, or in full but not durable: without it the log is as it was.
-            self._broken = f"an earlier write failed: {error or type(error).__name__}"
-            with suppress(OSError):
-                os.ftruncate(self._fd, self._segment.size)
-                os.fsync(self._fd)
-            self.close()
-            if isinstance(error, OSError):
-                raise write_failed(self._segment.path, error) from error
-            raise
-        self._segment.size += len(line)
-
-
-def _segments(folder: Path) -> list[Path]:
+def segments(folder: Path) -> list[Path]:
+    """The files of the log, in order; ``StoreError`` where one is missing."""
     numbered = sorted(
         (int(match[1]), path) for path in folder.glob("*.jsonl") if (match := _NAME.fullmatch(path.name))
     )

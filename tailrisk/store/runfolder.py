@@ -17,8 +17,9 @@ from tailrisk.store.asked import Asked, Told
 from tailrisk.store.atomic import write_failed
 from tailrisk.store.codec import Judgement, Note, OtherJudge, Record, Verdicts, decode, draws_crc, encode
 from tailrisk.store.lock import RunLock
-from tailrisk.store.log import LogWriter, read_log
+from tailrisk.store.log import read_log
 from tailrisk.store.manifest import NAME, Manifest, check_resume, read_manifest, write_manifest
+from tailrisk.store.writer import LogWriter
 
 _TWIN = "late twin of a batch"
 
@@ -105,7 +106,8 @@ class RunStore:
         self._take_plan(plan)
 
     def append_result(self, result: BatchResult) -> bool:
-        """Logs a finished batch; False (and nothing logged but a note) if the batch is settled already."""
+        """Logs a finished batch; False (and nothing logged but a note) if the batch is settled already. It is synced
+        soon, with others that come as fast."""
         self.guard()
         self._expect_planned(result.batch)
         if result.batch.key in self._settled:
@@ -113,7 +115,7 @@ class RunStore:
             self._twin(result.batch.key, same=None if crc is None else crc == draws_crc(result))
             return False
         kind, payload = encode(result)
-        self._log.append(kind, payload)
+        self._log.append(kind, payload, soon=True)
         self._settled[result.batch.key] = payload["crc"]
         return True
 
@@ -161,6 +163,10 @@ class RunStore:
     def append_note(self, text: str, **data: Any) -> None:
         """Logs a remark that no estimate depends on."""
         self._log.append(*encode(Note(text=text, data=data)))
+
+    def sync(self) -> None:
+        """When this returns, all that was logged survives a crash. ``StoreError`` where it may not."""
+        self._log.sync()
 
     def close(self) -> None:
         self._log.close()

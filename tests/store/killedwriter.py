@@ -14,7 +14,7 @@ from pathlib import Path
 import storekit as kit
 
 from tailrisk.store import RunStore
-from tailrisk.store import log as log_module
+from tailrisk.store import writer as log_module
 
 os.fsync = lambda fd: None
 folder, ledger, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

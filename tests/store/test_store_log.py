@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
+import storekit as kit
 
 from tailrisk.errors import StoreError
-from tailrisk.store import log as log_module
-from tailrisk.store.log import LogWriter, encode_line, read_log
+from tailrisk.store import writer as log_module
+from tailrisk.store.log import encode_line, read_log
+from tailrisk.store.writer import LogWriter
 
 
 def write(folder: Path, numbers, **kwargs) -> None:
@@ -200,3 +203,62 @@ def test_a_reader_beside_a_writer_sees_a_growing_prefix(tmp_path):
         writer.append("note", {"i": i, "pad": "x" * 60})
         assert read(tmp_path) == list(range(i + 1))
     writer.close()
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Sizes of the segment at each sync."""
+    sizes, real = [], os.fsync
+
+    def fsync(fd):
+        sizes.append(os.fstat(fd).st_size)
+        real(fd)
+
+    monkeypatch.setattr(log_module.os, "fsync", fsync)
+    return sizes
+
+
+def test_batches_that_come_fast_are_synced_together_and_before_what_follows(tmp_path, monkeypatch, synced):
+    monkeypatch.setattr(log_module, "SYNC_S", 3600.0)
+    writer = LogWriter(tmp_path)
+    synced.clear()
+    for i in range(50):
+        writer.append("note", {"i": i}, soon=True)
+    assert synced == []
+    assert read(tmp_path) == list(range(50))
+    writer.append("note", {"i": 50})
+    assert synced == [kit.last_segment(tmp_path).stat().st_size]
+    writer.append("note", {"i": 51}, soon=True)
+    writer.close()
+    assert synced[1:] == [kit.last_segment(tmp_path).stat().st_size]
+    assert read(tmp_path) == list(range(52))
+
+
+def test_a_batch_with_nothing_after_it_is_synced_too(tmp_path, monkeypatch, synced):
+    monkeypatch.setattr(log_module, "SYNC_S", 0.01)
+    writer = LogWriter(tmp_path)
+    synced.clear()
+    writer.append("note", {"i": 0}, soon=True)
+    give_up = time.monotonic() + 30
+    while not synced and time.monotonic() < give_up:
+        time.sleep(0.01)
+    assert synced == [kit.last_segment(tmp_path).stat().st_size]
+    writer.close()
+
+
+def test_a_late_sync_that_fails_is_told_once_and_takes_back_what_was_not_safe(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_module, "SYNC_S", 0.01)
+    writer = LogWriter(tmp_path)
+    writer.append("note", {"i": 0})
+    with monkeypatch.context() as patch:
+        patch.setattr(log_module.os, "fsync", no_space)
+        writer.append("note", {"i": 1}, soon=True)
+        give_up = time.monotonic() + 30
+        while writer._fd >= 0 and time.monotonic() < give_up:
+            time.sleep(0.01)
+    with pytest.raises(StoreError, match="No space left"):
+        writer.sync()
+    with pytest.raises(StoreError, match="no more records"):
+        writer.append("note", {"i": 2})
+    writer.close()
+    assert read(tmp_path) == [0]

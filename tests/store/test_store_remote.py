@@ -16,11 +16,12 @@ from flakystore import FlakyStore
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchResult
 from tailrisk.store import RunStore, replay, runfolder
-from tailrisk.store.log import LogWriter, encode_line
+from tailrisk.store.log import encode_line
 from tailrisk.store.remote import Mirror, Objects, check_address, fetch_view
 from tailrisk.store.remote import lease as lease_module
 from tailrisk.store.remote.layout import Part, is_closed, segment_name, segments
 from tailrisk.store.remote.lease import Lease
+from tailrisk.store.writer import LogWriter
 
 ADDRESS = "flaky://bucket/runs/night"
 
