@@ -14,10 +14,9 @@ from scipy.stats import t as student
 from tailrisk.records import Status
 from tailrisk.stats import estimate_prompt
 from tailrisk.stats.compare import FEWEST, OVERALL_SHARE, Answer, Basis, compare
-from tailrisk.stats.intervals import working_interval
 from tailrisk.stats.judging import Confusion
 from tailrisk.stats.meanchange import random_effects, welch
-from tailrisk.stats.sides import Side
+from tailrisk.stats.sides import Side, Working
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
 
@@ -94,8 +93,8 @@ def test_with_one_certified_side_the_ends_are_taken_each_with_half_of_alpha():
     (low_a, high_a), (low_b, high_b) = a.interval(0.025), b.interval(0.025)
     assert low_a == 0.0
     assert c.basis is Basis.MIXED and c.ratio.value is None and c.difference.value is None
-    assert c.ratio.interval == (low_b / high_a, math.inf)
-    assert c.difference.interval == (low_b - high_a, high_b - low_a)
+    assert c.ratio.interval == pytest.approx((low_b / high_a, math.inf))
+    assert c.difference.interval == pytest.approx((low_b - high_a, high_b - low_a))
     assert c.answer is Answer.WORSE and c.ratio.interval[0] > 3 and c.p <= 0.05
     back = compare([(b, a)]).prompts[0]
     assert back.answer is Answer.BETTER and back.ratio.interval[0] == 0.0
@@ -184,15 +183,14 @@ def test_random_effects_by_hand():
 
 
 def test_small_samples_use_students_t():
-    a, b = side(0.05, 1, (24, 24)), side(0.05, 2, (24, 24))
-    assert a.working is not None and b.working is not None
-    a, b = (dataclasses.replace(s, working=dataclasses.replace(s.working, df=2.0)) for s in (a, b))
-    wide = compare([(a, b)]).prompts[0].ratio.interval
-    low, high = working_interval((1, 0.2), (1, 0.2), df=2, confidence=0.95)
-    assert math.log(high / low) == pytest.approx(2 * student.ppf(0.975, 2) * 0.2)
-    assert math.log(wide[1] / wide[0]) > 2 * 3.0 * math.hypot(
-        a.estimate.relative_error or 0, b.estimate.relative_error or 0
-    )
+    """Two sides of ESS 3: Welch's degrees of freedom are 2 + 2 where the errors are equal, 2 where one has all."""
+    s = side(0.05, 1)
+    low, high = (Working(low=(0.05, e), high=(0.05, e), df=2.0) for e in (1e-9, 0.01))
+    for a, df, error in ((high, 4.0, 0.2 * math.sqrt(2)), (low, 2.0, 0.2)):
+        pair = dataclasses.replace(s, working=a), dataclasses.replace(s, working=high)
+        (c,) = compare([pair]).prompts
+        width = math.log(c.ratio.interval[1] / c.ratio.interval[0])
+        assert width == pytest.approx(2 * student.ppf(0.975, df) * error, rel=1e-6)
 
 
 FEW = (0.1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -24,9 +24,10 @@ def test_adjusted_values_by_hand():
 
 def test_shares_decide_who_is_asked_first_and_values_never_fall():
     found = holm([Question(0.02, 0.9), Question(0.01, 0.1)])
-    assert found[0] == pytest.approx(0.02 / 0.9) and found[1] == pytest.approx(
-        0.1 * (1 - 0.45) / 0.1 * 0.1 / 0.1
-    )
+    left = 1 - 0.9 / 2
+    assert found == pytest.approx([0.02 / 0.9, 0.01 / 0.1 * left])
+    # The second would be 0.011 by itself; it is not answered before the first.
+    assert holm([Question(0.02, 0.9), Question(0.004, 0.1)]) == pytest.approx([0.02 / 0.9, 0.02 / 0.9])
     assert max(holm([Question(0.9, 0.5), Question(1.0, 0.5)])) <= 1.0
 
 
