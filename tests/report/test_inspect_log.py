@@ -30,14 +30,14 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two prompts, one draw in fifty without a verdict, answers that are hard to write down."""
+    """Two prompts, one draw in twelve without a verdict, answers that are hard to write down."""
     root = tmp_path_factory.mktemp("inspect")
     cases = CASES[1:3]
     drawn = fakerun._draw
 
     def draw(batch, table, text):
         result = drawn(batch, table, text)
-        unsure = np.arange(result.n) % 50 == 49
+        unsure = np.arange(result.n) % 12 == 11
         verdicts = np.where(unsure, np.int8(Verdict.UNDETERMINED), result.verdicts)
         errors = ["the judge said nothing" if u else "" for u in unsure]
         scores = np.where(unsure, np.nan, result.scores)
@@ -45,7 +45,13 @@ def folder(tmp_path_factory):
 
     fakerun._draw = draw
     try:
-        make_run(root / "runs" / "first", cases, harmful_text="harm done \ud83d <b>\x00", **SETTINGS)
+        make_run(
+            root / "runs" / "first",
+            cases,
+            rounds=(60, 120),
+            harmful_text="harm done \ud83d <b>\x00",
+            **SETTINGS,
+        )
     finally:
         fakerun._draw = drawn
     lines = [json.dumps({"id": c.id, "category": c.category, "prompt": f"prompt of {c.id}"}) for c in cases]
@@ -105,7 +111,7 @@ def test_a_sample_is_the_chat_with_the_system_prompt(folder, tmp_path):
     assert set(more["log_q"]) == {"target", "rude", "sure"} and more["log_p"] == more["log_q"]["target"]
     assert more["component"] in more["log_q"]
     summaries = read_eval_log_sample_summaries(str(tmp_path / "x.eval"))
-    assert [s.id for s in summaries] == [s.id for s in log.samples]
+    assert {s.id for s in summaries} == {s.id for s in log.samples}
 
 
 def test_only_the_heaviest_hits(folder, tmp_path):
