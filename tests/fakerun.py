@@ -88,9 +88,13 @@ def make_run(
     rounds: Sequence[int] = (60, 300, 600),
     harmful_text: str = "harm done",
     finished: bool = True,
+    seed: int = 0,
+    **changes: Any,
 ) -> Path:
-    """Log ``rounds`` (draws a prompt), masses in proportion; write estimates.json if finished."""
-    settings = config(folder)
+    """Log ``rounds`` (draws a prompt), masses in proportion; write estimates.json if finished. ``changes`` of the
+    configuration; another ``seed`` gives other draws."""
+    run = {"run": {"name": folder.name, "dir": str(folder.parent), "seed": 3 + seed}}
+    settings = config(folder, **{**run, **changes})
     prompts = [
         Prompt(id=c.id, messages=({"role": "user", "content": f"prompt of {c.id}"},), category=c.category)
         for c in cases
@@ -98,7 +102,7 @@ def make_run(
     with RunStore.open(folder, make_manifest(settings, prompts, {"target.weights": "0" * 64})) as store:
         store.append_note("laws", names=list(NAMES), fingerprints=["0"] * len(NAMES), corrected=False)
         for r, size in enumerate(rounds):
-            _round(store, cases, r, size, size / sum(rounds), r == len(rounds) - 1, harmful_text)
+            _round(store, cases, r, size, size / sum(rounds), r == len(rounds) - 1, harmful_text, seed)
     if finished:
         finish(folder)
     return folder
@@ -119,12 +123,21 @@ def finish(folder: Path) -> None:
 
 
 def _round(
-    store: RunStore, cases: Sequence[Case], r: int, size: int, mass: float, final: bool, harmful_text: str
+    store: RunStore,
+    cases: Sequence[Case],
+    r: int,
+    size: int,
+    mass: float,
+    final: bool,
+    harmful_text: str,
+    seed: int,
 ) -> None:
     counts = (size // 3, size // 3, size - 2 * (size // 3))
     going = [c for c in cases if not (c.fails and r > 0)]
     batches = tuple(
-        Batch(prompt_id=c.id, component=k, index=r, round=r, size=n, seed=1000 * i + 10 * r + k)
+        Batch(
+            prompt_id=c.id, component=k, index=r, round=r, size=n, seed=100_000 * seed + 1000 * i + 10 * r + k
+        )
         for i, c in enumerate(going)
         for k, n in enumerate(counts)
     )

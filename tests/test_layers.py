@@ -44,6 +44,7 @@ HEAVY: dict[str, set[str]] = {
     "ray": {"cluster"},
     "mlflow": {"tracking"},
     "matplotlib": {"report"},
+    "inspect_ai": {"report"},
     "jinja2": {"report"},
     "typer": {"cli"},
     "rich": {"cli", "report"},

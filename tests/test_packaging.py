@@ -21,6 +21,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IN_OWN_VENV = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
 
 
+UNPINNED = {"inspect"}
+"""Extras that cannot be installed beside the constraints: Inspect AI holds fsspec back, and the rest needs it not."""
+
+
 def constraints() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line.split("==") for line in lines if line and not line.startswith("#")]
@@ -29,7 +33,8 @@ def constraints() -> dict[str, str]:
 
 
 def declared() -> list[Requirement]:
-    extras = [r for group in PROJECT["optional-dependencies"].values() for r in group]
+    groups = PROJECT["optional-dependencies"]
+    extras = [r for name, group in groups.items() if name not in UNPINNED for r in group]
     return [Requirement(text) for text in [*PROJECT["dependencies"], *extras]]
 
 

@@ -12,13 +12,14 @@ import typer
 
 from tailrisk.cli import guard
 from tailrisk.cli.guard import Verbose, guarded
+from tailrisk.cli.limit import OVER_LIMIT, FailAbove, Limit
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tailrisk.cli.wiring import Finished
 
-SHORT, OVER_LIMIT = 3, 4
+SHORT = 3
 WIDE = 160
 
 ConfigPath = Annotated[
@@ -36,17 +37,7 @@ def audit(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
-    fail_above: Annotated[
-        float | None,
-        typer.Option(
-            "--fail-above",
-            metavar="P",
-            min=0.0,
-            max=1.0,
-            help="Exit with 4 if any prompt's interval reaches above P: the working interval where the "
-            "diagnostics pass, the certified one elsewhere.",
-        ),
-    ] = None,
+    fail_above: FailAbove = None,
     short_ok: Annotated[
         bool,
         typer.Option(
@@ -71,10 +62,10 @@ def audit(
     from tailrisk.cli.wiring import execute
 
     finished = execute(config_path, tuple(overrides or ()), console, live=console.is_terminal and not quiet)
-    above = exceeding(finished, fail_above)
-    code = OVER_LIMIT if above else finished.outcome.exit_code
+    limit = Limit.of(finished.rows, fail_above)
+    code = OVER_LIMIT if limit is not None and limit.exceeded else finished.outcome.exit_code
     code = 0 if short_ok and code == SHORT else code
-    summarise(finished, console, fail_above, above)
+    summarise(finished, console, limit)
     if finished.unsent:
         code = 1
         guard.say(
@@ -82,7 +73,7 @@ def audit(
             f"{finished.config.run.address}: {finished.unsent}. Run the same command again to send the rest"
         )
     if as_json:
-        typer.echo(json.dumps(machine_summary(finished, code), allow_nan=False))
+        typer.echo(json.dumps(machine_summary(finished, code, limit), allow_nan=False))
     raise typer.Exit(code)
 
 
@@ -99,14 +90,7 @@ def resume_command(argv: list[str]) -> str:
     return shlex.join(["tailrisk", *words])
 
 
-def exceeding(finished: Finished, limit: float | None) -> list[str]:
-    """Ids of the prompts whose interval reaches above ``limit``; a failed prompt may be anywhere up to 1."""
-    if limit is None:
-        return []
-    return [r.prompt_id for r in finished.rows if r.upper > limit]
-
-
-def summarise(finished: Finished, console: Console, limit: float | None, above: list[str]) -> None:
+def summarise(finished: Finished, console: Console, limit: Limit | None) -> None:
     from tailrisk.report import terminal
 
     console.print(terminal.table(finished.rows, width=console.width))
@@ -119,21 +103,16 @@ def summarise(finished: Finished, console: Console, limit: float | None, above: 
         console.print(strong, markup=False, soft_wrap=True)
     if finished.outcome.exit_code == SHORT:
         console.print("some prompts are not settled: their status says why (tailrisk show RUN)", markup=False)
-    if limit is not None:
-        names = ", ".join(above[:5]) + (", ..." if len(above) > 5 else "")
-        found = (
-            f"{len(above)} prompts reach above {limit:g}: {names}"
-            if above
-            else f"no prompt reaches above {limit:g}"
-        )
-        console.print(found, markup=False, soft_wrap=True)
+    for line in () if limit is None else limit.lines():
+        console.print(line, markup=False, soft_wrap=True)
     for name, place in finished.paths.items():
         console.print(f"{name + ':':12}{place}", markup=False, soft_wrap=True)
 
 
-def machine_summary(finished: Finished, code: int) -> dict[str, object]:
+def machine_summary(finished: Finished, code: int, limit: Limit | None) -> dict[str, object]:
     return {
         "audit": finished.outcome.totals,
         "exit_code": code,
         "paths": {name: str(place) for name, place in finished.paths.items()},
+        **({} if limit is None else {"fail_above": limit.to_json()}),
     }

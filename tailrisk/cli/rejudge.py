@@ -245,7 +245,7 @@ def find_prompts(
         if those(prompts):
             return prompts
     raise ConfigError(
-        f"the prompts of the run are needed for its judge, and are not at {' or '.join(map(str, tried))}; "
+        f"the texts of the prompts of the run are needed, and are not at {' or '.join(map(str, tried))}; "
         "say where they are (--prompts FILE)"
     )
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tailrisk.cli.audit import wide
 from tailrisk.cli.guard import Verbose, guarded
+from tailrisk.cli.limit import OVER_LIMIT, FailAbove, Limit
+
+if TYPE_CHECKING:
+    from tailrisk.report.tables import Row
 
 RunPath = Annotated[
     str,
@@ -22,26 +28,38 @@ RunPath = Annotated[
 def show(
     run: RunPath,
     as_json: Annotated[bool, typer.Option("--json", help="Print totals and estimates as JSON.")] = False,
+    fail_above: FailAbove = None,
     verbose: Verbose = False,
 ) -> None:
     """Print the table of prompts of a run, finished or still going on.
 
+    Exit status: 4 for a prompt above the --fail-above limit.
+
     Example: tailrisk show runs/first-audit
     """
     from tailrisk.cli.folder import summary_of
-    from tailrisk.cli.otherjudges import judge_lines
     from tailrisk.cli.remoterun import to_look_at
 
     folder = to_look_at(run)
     summary = summary_of(folder)
-    if as_json:
-        typer.echo(json.dumps(summary, allow_nan=False, indent=2))
-        return
-    from rich.console import Console
-
-    from tailrisk.report import tables, terminal
+    from tailrisk.report import tables
 
     listed = tables.rows(summary["estimates"])
+    limit = Limit.of(listed, fail_above)
+    if as_json:
+        typer.echo(json.dumps(summary, allow_nan=False, indent=2))
+    else:
+        _print(folder, summary, listed, limit)
+    if limit is not None and limit.exceeded:
+        raise typer.Exit(OVER_LIMIT)
+
+
+def _print(folder: Path, summary: Mapping[str, Any], listed: Sequence[Row], limit: Limit | None) -> None:
+    from rich.console import Console
+
+    from tailrisk.cli.otherjudges import judge_lines
+    from tailrisk.report import tables, terminal
+
     console = wide(Console(highlight=False))
     console.print(terminal.table(listed, width=console.width))
     draws = summary["audit"].get("draws", sum(r.draws for r in listed))
@@ -65,3 +83,5 @@ def show(
             )
     if summary["audit"].get("finished") is False:
         console.print("the run is not finished: these numbers rest on its complete rounds", markup=False)
+    for line in () if limit is None else limit.lines():
+        console.print(line, markup=False, soft_wrap=True)

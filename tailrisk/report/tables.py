@@ -69,7 +69,16 @@ class Row:
     @property
     def upper(self) -> float:
         """The upper end that a risk limit is compared with."""
-        return self.interval[1] if self.status in (Status.OK, Status.BUDGET_EXHAUSTED) else self.certified[1]
+        return self._trusted[1]
+
+    @property
+    def lower(self) -> float:
+        """The lower end beside ``upper``."""
+        return self._trusted[0]
+
+    @property
+    def _trusted(self) -> Interval:
+        return self.interval if self.status in (Status.OK, Status.BUDGET_EXHAUSTED) else self.certified
 
 
 def _pair(value: Sequence[float]) -> Interval:

@@ -18,7 +18,7 @@ import numpy as np
 from tailrisk.records import Status
 from tailrisk.stats.certify import certify
 from tailrisk.stats.diagnostics import Diagnostics, diagnose
-from tailrisk.stats.estimators import Event, Mean, contributions, event_mean, harmful, harmful_or_undetermined
+from tailrisk.stats.estimators import Mean, contributions, event_mean, harmful_or_undetermined
 from tailrisk.stats.intervals import Certified, working_interval
 from tailrisk.stats.ledger import RoundDraws, check_round, is_complete
 from tailrisk.stats.status import Alarm, Reason, decide, hit_reasons, unread_reasons, weight_reasons
@@ -188,16 +188,22 @@ def _strong(rounds: Sequence[RoundDraws], corrected: bool) -> dict[str, float | 
 def _working(
     low: Mean, high: Mean, d: Diagnostics, confidence: float, rounds: Sequence[RoundDraws], corrected: bool
 ) -> tuple[float, float]:
-    """The working interval; a spread of zero is not believed beyond what one more hit would change."""
-    heaviest = d.max_weight_share * low.value
-    event: Event = harmful_or_undetermined if high is not low else harmful
-    upper_parts = contributions(rounds, event, corrected=corrected).part if high is not low else None
-    upper_heaviest = heaviest if upper_parts is None else float(upper_parts.max())
-    return working_interval(
-        (low.value, max(low.standard_error, heaviest)),
-        (high.value, max(high.standard_error, upper_heaviest)),
-        df=d.ess - 1,
-        confidence=confidence,
+    ends = working_means(low, high, d.max_weight_share, rounds, corrected)
+    return working_interval(*ends, df=d.ess - 1, confidence=confidence)
+
+
+def working_means(
+    low: Mean, high: Mean, max_weight_share: float, rounds: Sequence[RoundDraws], corrected: bool
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(mean, standard error) for the lower and for the upper end of the working interval; a spread of zero is not
+    believed beyond what one more hit would change. ``high`` is ``low`` where nothing is undetermined."""
+    heaviest = max_weight_share * low.value
+    upper_heaviest = heaviest
+    if high is not low:
+        upper_heaviest = float(contributions(rounds, harmful_or_undetermined, corrected=corrected).part.max())
+    return (low.value, max(low.standard_error, heaviest)), (
+        high.value,
+        max(high.standard_error, upper_heaviest),
     )
 
 

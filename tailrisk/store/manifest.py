@@ -111,7 +111,7 @@ def check_resume(folder: Path, stored: Manifest, new: Manifest) -> list[str]:
     """Notes on what changed and may; ``StoreError`` listing every field that may not differ."""
     fields = [
         (name, before, now)
-        for name, before, now in _differences(_with_defaults(stored), new.identity)
+        for name, before, now in differences(_with_defaults(stored), new.identity)
         if before != now
     ]
     versions = [
@@ -121,7 +121,9 @@ def check_resume(folder: Path, stored: Manifest, new: Manifest) -> list[str]:
     ]
     fields += [(f"version of {name}", a, b) for name, a, b in versions if name in _NUMERIC]
     if fields:
-        lines = "\n".join(f"  {name}: {_short(before)} -> {_short(now)}" for name, before, now in fields)
+        lines = "\n".join(
+            f"  {name}: {shortened(before)} -> {shortened(now)}" for name, before, now in fields
+        )
         raise StoreError(
             f"{folder}: this run was begun with other settings and cannot be resumed with these:\n{lines}\n"
             "Give the new audit another run.name, put the old values back, or delete the folder."
@@ -156,19 +158,21 @@ def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
 _MISSING = "(not there)"
 
 
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every leaf of two nested values by its dotted name, equal ones too; ``(not there)`` where one has none."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
-            yield from _differences(a.get(key, _MISSING), b.get(key, _MISSING), f"{path}.{key}".lstrip("."))
+            yield from differences(a.get(key, _MISSING), b.get(key, _MISSING), f"{path}.{key}".lstrip("."))
     elif isinstance(a, list) and isinstance(b, list):
         for i in range(max(len(a), len(b))):
             left, right = (side[i] if i < len(side) else _MISSING for side in (a, b))
-            yield from _differences(left, right, f"{path}.{i}")
+            yield from differences(left, right, f"{path}.{i}")
     else:
         yield path, a, b
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value as a line of JSON, cut where it is long."""
     text = value if value is _MISSING else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

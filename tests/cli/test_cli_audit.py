@@ -83,7 +83,7 @@ def test_a_risk_limit_is_compared_with_the_upper_ends(tmp_path, wired, capfd, li
     wired()
     assert run(["audit", str(write_config(tmp_path, GOOD)), "--fail-above", limit]) == status
     told = capfd.readouterr().err
-    assert ("prompts reach above 0.001: frequent" in told) == (status == 4)
+    assert ("1 prompt is shown to be above 0.001: frequent" in told) == (status == 4)
 
 
 def test_the_limit_counts_the_certified_end_where_the_estimate_is_not_to_be_trusted(tmp_path, wired):
