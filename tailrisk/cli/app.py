@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tailrisk import __version__
-from tailrisk.cli import audit, doctor, guard, init, plan, rejudge, report, show, submit
+from tailrisk.cli import audit, doctor, forecast, guard, init, plan, rejudge, report, show, submit
 from tailrisk.cli.judge import judge
 from tailrisk.cli.train import train
 
@@ -48,3 +48,4 @@ app.command("rejudge", rich_help_panel=RUN)(rejudge.rejudge)
 app.add_typer(judge, name="judge", rich_help_panel=INSPECT)
 app.command("show", rich_help_panel=INSPECT)(show.show)
 app.command("report", rich_help_panel=INSPECT)(report.report)
+app.command("forecast", rich_help_panel=INSPECT)(forecast.forecast)
