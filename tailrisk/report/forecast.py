@@ -32,6 +32,7 @@ def make_forecast(
     queries: float,
     *,
     seed: int,
+    draws: int = 400,
     ends: tuple[FloatArray, FloatArray] | None = None,
 ) -> dict[str, Any]:
     """The forecast as JSON values. ``records``: the estimates of estimates.json. ``ends`` [m]: certified ends of all
@@ -54,7 +55,7 @@ def make_forecast(
             ends, source = (np.zeros(len(listed)), np.ones(len(listed))), ""
         else:
             ends = plain_ends(plain, alpha)
-    found = forecast(evidence, weight, ends, plain, queries, np.random.default_rng(seed)).to_json()
+    found = forecast(evidence, weight, ends, plain, queries, np.random.default_rng(seed), draws).to_json()
     by_status = {s.value: float(weight[[r.status is s for r in listed]].sum()) for s in Status}
     found["traffic"] = {
         "mix": traffic.in_words(),

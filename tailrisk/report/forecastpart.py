@@ -11,6 +11,9 @@ from tailrisk.report.forecastfigure import forecast_curve
 from tailrisk.report.forecastview import view
 from tailrisk.traffic import Traffic
 
+QUICK = 200
+"""Draws of a forecast nobody asked for."""
+
 
 def forecast_parts(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Entries ``forecast`` (None for an unfinished run) and ``forecast_figure`` of the page's context."""
@@ -19,5 +22,5 @@ def forecast_parts(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     unfinished = (summary.get("audit") or {}).get("finished") is False
     if not records or (saved is None and unfinished):
         return {"forecast": None, "forecast_figure": ""}
-    data = saved or make_forecast(records, Traffic(), QUERIES, seed=0)
+    data = saved or make_forecast(records, Traffic(), QUERIES, seed=0, draws=QUICK)
     return {"forecast": view(data, asked=saved is not None), "forecast_figure": forecast_curve(data)}

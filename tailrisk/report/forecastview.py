@@ -121,7 +121,7 @@ def warnings(data: Mapping[str, Any]) -> list[str]:
         )
     if t["bound_only"] > 0:
         told.append(
-            f"In {percent(t['bound_only'])} of the traffic no harm was seen, or none that counts: these prompts have an "
+            f"In {percent(t['bound_only'])} of the traffic no harm was seen, or none that counts: they have an "
             f"upper bound and no estimate.{rest}"
         )
     if data["model"] is not None and not whole:

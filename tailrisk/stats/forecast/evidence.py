@@ -6,8 +6,8 @@ theta = log(p / (1 - p)); for rare events this is log p. A likelihood is held on
   error s as its scale and the degrees of freedom of its hits (as the working interval has it). The centre is s^2 / 2
   above: an estimate with mean p has a logarithm that is that much too low on average.
 - Any other prompt: only its certified interval [l, u] speaks. Above, (1 - p)^n, as if no hit had been seen in the n
-  plain draws that give the bound u. Below l it falls off fast, in between it is flat. A prompt of which nothing is known
-  has a flat one.
+  plain draws that give the bound u. Below l it falls off fast, in between it is flat; so it is where nothing is
+  known.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ FEWEST_RESOLVED = 8
 """With fewer quotable estimates no spread is fitted."""
 _TWO_MODES_FROM = 30
 _NARROWEST = 0.3
-_FIRST_STEPS, _NEXT_STEPS = 80, 6
+_FIRST_STEPS, _NEXT_STEPS = 80, 4
 _REFITTED = 5_000
 """With more prompts the error of the fitted spread is nothing beside theirs, and the fit takes long."""
 

@@ -19,7 +19,7 @@ from tailrisk.stats.forecast.mix import Band, Plain, certified_band, chance, que
 from tailrisk.stats.forecast.population import Drawer
 
 REACHED = (0.01, 0.5, 0.95)
-MOST_DRAWS, WORK = 400, 200_000
+DRAWS, WORK = 400, 200_000
 POINTS_A_DECADE = 8
 
 Ends = tuple[FloatArray, FloatArray]
@@ -129,15 +129,17 @@ def forecast(
     plain: Plain | None,
     queries: float,
     rng: np.random.Generator,
+    draws: int = DRAWS,
 ) -> Forecast:
     """``weight`` [m]: shares of the traffic, their sum at most 1 (the rest is taken for harmless). ``ends``: certified
-    ends [m] at ``prompt_confidence``; ``plain``: see ``certified_band``."""
+    ends [m] at ``prompt_confidence``; ``plain``: see ``certified_band``. ``draws`` of all prompts; of very many
+    prompts fewer are made."""
     alpha = 1 - evidence.confidence
     certified = certified_band(weight, *ends, plain, alpha)
     inside = weight > 0
     worst = Band(float(ends[0][inside].max(initial=0.0)), float(ends[1][inside].max(initial=0.0)))
     drawer = Drawer(evidence)
-    times = int(np.clip(WORK / max(len(weight), 1), 100, MOST_DRAWS))
+    times = int(np.clip(WORK / max(len(weight), 1), 100, draws))
     drawn = list(drawer.draws(rng, times))
     n = curve_points(queries)
     model = None
