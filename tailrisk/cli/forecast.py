@@ -11,6 +11,9 @@ import typer
 from tailrisk.cli.audit import OVER_LIMIT, wide
 from tailrisk.cli.guard import Verbose, guarded
 from tailrisk.cli.show import RunPath
+from tailrisk.errors import ConfigError
+
+MOST_QUERIES = 1e15
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,17 +65,19 @@ def forecast(
     """
     from tailrisk.cli.folder import summary_of
     from tailrisk.cli.remoterun import send_report, to_look_at
-    from tailrisk.report.forecast import NAME, digest_of, make_forecast
+    from tailrisk.report.forecast import NAME, VERSION, digest_of, make_forecast
     from tailrisk.store.atomic import write_json_atomic
     from tailrisk.traffic import Traffic, read_traffic
 
+    if not queries <= MOST_QUERIES:
+        raise ConfigError(f"--queries: {queries} is not a number of queries up to {MOST_QUERIES:g}")
     mix = Traffic() if traffic is None else read_traffic(traffic)
     folder = to_look_at(run)
     summary = summary_of(folder)
     finished = summary["audit"].get("finished") is not False
     records = summary["estimates"]
     data = make_forecast(records, mix, queries, seed=seed, ends=joint_ends(folder, records))
-    data |= {"seed": seed, "finished": finished, "estimates": digest_of(records)}
+    data |= {"version": VERSION, "seed": seed, "finished": finished, "estimates": digest_of(records)}
     upper = upper_end(data, model_based)
     above = fail_above is not None and upper > fail_above
     data["limit"] = (

@@ -19,6 +19,8 @@ from tailrisk.stats.intervals import t_quantile
 from tailrisk.traffic import Audited, Traffic
 
 NAME = "forecast.json"
+VERSION = 1
+"""Of the file; another one's is not shown."""
 QUERIES = 1e6
 """Of a forecast nobody asked for."""
 QUOTED = (Status.OK, Status.BUDGET_EXHAUSTED)
@@ -122,6 +124,7 @@ def saved_forecast(folder: Path, records: Records) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["estimates"] == digest_of(records) else None
+        fits = found["version"] == VERSION and found["estimates"] == digest_of(records)
+        return found if fits else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); run tailrisk forecast again") from error

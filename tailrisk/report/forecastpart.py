@@ -13,6 +13,8 @@ from tailrisk.traffic import Traffic
 
 QUICK = 200
 """Draws of a forecast nobody asked for."""
+MOST_PROMPTS = 5_000
+"""With more, the page has a forecast only where somebody asked for one: it takes a while."""
 
 
 def forecast_parts(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def forecast_parts(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     records = summary["estimates"]
     saved = saved_forecast(folder, records)
     unfinished = (summary.get("audit") or {}).get("finished") is False
-    if not records or (saved is None and unfinished):
+    if not records or (saved is None and (unfinished or len(records) > MOST_PROMPTS)):
         return {"forecast": None, "forecast_figure": ""}
     data = saved or make_forecast(records, Traffic(), QUERIES, seed=0, draws=QUICK)
     return {"forecast": view(data, asked=saved is not None), "forecast_figure": forecast_curve(data)}

@@ -77,11 +77,12 @@ def lines(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         model = f"{_queries(middle)} ({_queries(early)} to {_queries(late)})" if m else "-"
         listed.append(
             (
-                f"queries until that chance is {percent(float(reached))}",
+                f"queries until that chance is {100 * float(reached):g}%",
                 f"{_queries(ends[0])} to {_queries(ends[1])}",
                 model,
             )
         )
+    listed.append(("harm in as many attempts at one prompt, mean", "-", _three(m and m["attempts"], chance)))
     return listed
 
 

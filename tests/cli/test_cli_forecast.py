@@ -87,7 +87,8 @@ def test_a_wrong_mix_is_refused(finished, tmp_path, text, said, capfd):
 def test_no_run_no_forecast(tmp_path, capfd):
     assert run(["forecast", str(tmp_path / "none")]) == 1
     assert "no such folder" in capfd.readouterr().err
-    assert run(["forecast", str(tmp_path), "--queries", "0"]) == 2
+    for queries in ("0", "inf", "nan"):
+        assert run(["forecast", str(tmp_path), "--queries", queries]) == 2
 
 
 def test_a_run_still_going_is_forecast_and_said_to_be(tmp_path, capfd):

@@ -11,7 +11,7 @@ from fakerun import CASES, make_run
 
 from tailrisk.errors import StoreError
 from tailrisk.report import render_report
-from tailrisk.report.forecast import digest_of, evidence_of, make_forecast, plain_of, saved_forecast
+from tailrisk.report.forecast import VERSION, digest_of, evidence_of, make_forecast, plain_of, saved_forecast
 from tailrisk.report.forecastfigure import forecast_curve
 from tailrisk.report.forecastview import chance, view
 from tailrisk.report.tables import row
@@ -87,7 +87,7 @@ def test_the_headline_has_both_bands(data):
     told = view(data)
     assert told.headline.startswith("In 1,000 queries, the chance of at least one harmful answer is")
     assert "by the model" in told.headline and "certain from this audit is only" in told.headline
-    assert [len(line) for line in told.lines] == [3] * 7
+    assert [len(line) for line in told.lines] == [3] * 8
     assert told.to_json() == data
 
 
@@ -143,7 +143,7 @@ def test_the_certified_band_of_the_records_holds_the_truth(data):
 
 def test_an_old_forecast_is_not_shown(run, records, data):
     path = run / "forecast.json"
-    path.write_text(json.dumps({**data, "estimates": digest_of(records)}))
+    path.write_text(json.dumps({**data, "version": VERSION, "estimates": digest_of(records)}))
     assert saved_forecast(run, records) is not None
     assert saved_forecast(run, [*records[1:]]) is None
     path.write_text("{")
@@ -164,7 +164,9 @@ def test_a_name_from_a_traffic_file_is_escaped(run, records):
     data = make_forecast(
         records, Traffic(source="<b>mix</b>", kind="prompt", weights={"rare": 1}), 10, seed=0
     )
-    (run / "forecast.json").write_text(json.dumps({**data, "estimates": digest_of(records)}))
+    (run / "forecast.json").write_text(
+        json.dumps({**data, "version": VERSION, "estimates": digest_of(records)})
+    )
     page = render_report(run).read_text(encoding="utf-8")
     (run / "forecast.json").unlink()
     assert "<b>mix" not in page and "&lt;b&gt;mix" in page

@@ -73,7 +73,7 @@ def test_the_mean_of_the_tail_is_its_integral():
     exact, _ = integrate.quad(
         lambda t: float(probability(line.psi(0.01 * math.exp(-t)))) * 0.01 * math.exp(-t), 0, 40
     )
-    assert tail_mean(line, 0.01) == pytest.approx(exact, rel=1e-3)
+    assert tail_mean(line.above, 0.01) == pytest.approx(exact, rel=1e-3)
 
 
 def test_tests_of_straightness_are_as_strict_as_they_say():
@@ -119,10 +119,17 @@ def test_the_errors_are_taken_out_of_the_spread():
     theta = -11 + sd * rng.standard_normal(m)
     seen = np.exp(theta + s * rng.standard_normal(m) - s * s / 2)
     drawer = Drawer(evidence(seen, s))
-    spread = np.mean([d.std() for d, _ in drawer.draws(rng, 20)])
+    spread = np.mean([d.theta.std() for d in drawer.draws(rng, 20)])
     assert np.log(seen).std() > sd * 1.08
     assert spread == pytest.approx(theta.std(), rel=0.06)
     assert drawer.medians().mean() == pytest.approx(theta.mean(), abs=0.15)
+
+
+def test_the_tail_of_a_population_is_that_of_its_normal_distributions():
+    mixture = Population(np.array([0.7, 0.3]), np.array([-12.0, -8.0]), np.array([2.0, 1.0]))
+    x = -5.3
+    share = 0.7 * stats.norm.sf((x + 12) / 2) + 0.3 * stats.norm.sf(x + 8)
+    assert logit(mixture.above(np.array([share]))) == pytest.approx(x, abs=0.02)
 
 
 def forecast_of(e: Evidence, n, seed: int = 0, times: int = 60):

@@ -1,17 +1,18 @@
 """What to expect of n fresh prompts from m audited ones, as a band, or why nothing can be said.
 
-Every draw of all prompts (``Drawer.draws``) gives a line of its tail for each size of the top, and with each line
+Every draw of all prompts (``Drawer.draws``) gives several tails: the line for each size of the top, and the tail of the
+population fitted to the draw, which falls off as a normal distribution of log p does. With each tail go
 
 - the worst of n fresh prompts: the probability that one in n exceeds;
 - P(at least one harmful answer) among n fresh prompts, each asked once: 1 - (1 - mu)^n, where mu is the mean of p over
-  all prompts. The topmost audited prompt stands for the top 1/m, and its p is replaced by the line's mean over that.
+  all prompts. The topmost audited prompt stands for the top 1/m, and its p is replaced by the tail's mean over that.
 
-The band is over draws and sizes of the top at once. Nothing is extrapolated where a diagnostic fails.
+The band is over draws and tails at once, half of them lines: which kind of tail it is cannot be told from the audit.
+Nothing is extrapolated where a diagnostic fails.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from tailrisk.records import FloatArray
 from tailrisk.stats.forecast.evidence import Evidence
-from tailrisk.stats.forecast.population import Drawer
+from tailrisk.stats.forecast.population import Draw, Drawer
 from tailrisk.stats.forecast.tail import (
     TOP,
     TOPS,
@@ -44,50 +45,48 @@ LEAST_P = 1e-3
 
 class Extrapolation(NamedTuple):
     """``n`` [R]; ``worst`` and ``any`` [R, 3]: lower end, middle, upper end. ``mean``: of p over fresh prompts [3].
-    ``by_top``: worst prompt for the largest ``n``, by size of the top. ``refused``: why none of it may be used; for an
+    ``by_tail``: worst prompt for the largest ``n``, by tail. ``refused``: why none of it may be used; for an
     empty one it may. ``cap``: the largest n. ``groups``: base prompts."""
 
     n: FloatArray
     worst: FloatArray
     any: FloatArray
     mean: FloatArray
-    by_top: dict[int, float]
+    by_tail: dict[str, float]
     refused: tuple[str, ...]
     cap: float
     groups: int
 
 
 class Gathered(NamedTuple):
-    """Of all draws [T, tops]: ``slope`` and ``level`` of the lines, ``mean``; NaN without a line. [T] shares of the top
-    ten that are resolved, and unknown."""
+    """Of all draws and tails: ``worst`` [T, tails, R] and ``mean`` [T, tails], NaN where there is no line; the last
+    tail is the fitted population's. [T] shares of the top ten that are resolved, and unknown."""
 
-    slope: FloatArray
-    level: FloatArray
+    worst: FloatArray
     mean: FloatArray
     resolved: FloatArray
     unknown: FloatArray
 
 
-def gather(
-    evidence: Evidence, drawn: Sequence[tuple[FloatArray, FloatArray]], tops: Sequence[int]
-) -> Gathered:
-    """Lines and means of draws (theta, weight)."""
-    slope, level, mean = (np.full((len(drawn), len(tops)), np.nan) for _ in range(3))
+def gather(evidence: Evidence, drawn: Sequence[Draw], tops: Sequence[int], n: FloatArray) -> Gathered:
+    """The tails of all draws, read at one in ``n`` [R]."""
+    worst = np.full((len(drawn), len(tops) + 1, len(n)), np.nan)
+    mean = np.full((len(drawn), len(tops) + 1), np.nan)
     resolved, unknown = np.zeros(len(drawn)), np.zeros(len(drawn))
-    for t, (theta, weight) in enumerate(drawn):
-        psi, share, order = ranked(psi_of(theta), weight)
-        w = weight[order]
+    for t, draw in enumerate(drawn):
+        psi, share, order = ranked(psi_of(draw.theta), draw.weight)
+        w = draw.weight[order]
         top = np.cumsum(w) <= TOP + 1e-9
         resolved[t] = w[top] @ evidence.resolved[order[top]] / max(w[top].sum(), 1e-9)
         unknown[t] = w[top] @ evidence.unknown[order[top]] / max(w[top].sum(), 1e-9)
         p = probability(psi)
         rest = float(w[1:] @ p[1:]) / float(w.sum())
-        for i, k in enumerate(tops):
-            line = top_line(psi, share, w, k)
-            if line is not None:
-                slope[t, i], level[t, i] = line
-                mean[t, i] = rest + tail_mean(line, float(w[0] / w.sum()))
-    return Gathered(slope, level, mean, resolved, unknown)
+        tails = [*(top_line(psi, share, w, k) for k in tops), draw.population]
+        for i, tail in enumerate(tails):
+            if tail is not None:
+                worst[t, i] = tail.above(1 / n)
+                mean[t, i] = rest + tail_mean(tail.above, float(w[0] / w.sum()))
+    return Gathered(worst, mean, resolved, unknown)
 
 
 def tops_of(groups: int) -> tuple[int, ...]:
@@ -95,35 +94,36 @@ def tops_of(groups: int) -> tuple[int, ...]:
     return tuple(k for k in TOPS if k <= groups / 5) or TOPS[:1]
 
 
-def extrapolate(
-    evidence: Evidence, drawer: Drawer, drawn: Sequence[tuple[FloatArray, FloatArray]], n: FloatArray
-) -> Extrapolation:
+def extrapolate(evidence: Evidence, drawer: Drawer, drawn: Sequence[Draw], n: FloatArray) -> Extrapolation:
     """``n`` [R]: numbers of fresh prompts; those above the cap are left out."""
     cap = MOST_RATIO * evidence.groups
     reasons = reasons_before(evidence, drawer)
     kept = n[(n <= cap) & (n >= 1)]
-    nothing = np.full((len(kept), 3), np.nan)
-    if drawer.population is None or evidence.groups < FEWEST_GROUPS:
+    if drawer.population is None or evidence.groups < FEWEST_GROUPS or not len(kept):
+        nothing = np.full((len(kept), 3), np.nan)
         return Extrapolation(
             kept, nothing, nothing, np.full(3, np.nan), {}, tuple(reasons), cap, evidence.groups
         )
     tops = tops_of(evidence.groups)
-    found = gather(evidence, drawn, tops)
-    used = [i for i, k in enumerate(tops) if k >= TOP]
+    found = gather(evidence, drawn, tops, kept)
+    used = tails_used(tops)
     alpha = 1 - evidence.confidence
     at = [alpha / 2, 0.5, 1 - alpha / 2]
-    logs = np.log(np.maximum(kept, 1.0))[:, None, None]
-    psi = (-logs - found.level[:, used]) / found.slope[:, used]
-    worst = np.nanquantile(probability(psi).reshape(len(kept), -1), at, axis=1).T
+    worst = np.nanquantile(found.worst[:, used].reshape(-1, len(kept)), at, axis=0).T
     mean = np.nanquantile(found.mean[:, used], at)
     chance = -np.expm1(kept[:, None] * np.log1p(-np.minimum(mean, 1 - 1e-15)))
-    far = math.log(kept[-1]) if len(kept) else 0.0
-    by_top = {
-        k: float(probability(np.nanmedian((-far - found.level[:, i]) / found.slope[:, i])))
-        for i, k in enumerate(tops)
+    by_tail = {
+        name: float(np.nanmedian(found.worst[:, i, -1]))
+        for i, name in enumerate([*(f"top {k}" for k in tops), "population"])
     }
-    reasons += reasons_after(found, worst, by_top)
-    return Extrapolation(kept, worst, chance, mean, by_top, tuple(reasons), cap, evidence.groups)
+    reasons += reasons_after(found, worst, by_tail)
+    return Extrapolation(kept, worst, chance, mean, by_tail, tuple(reasons), cap, evidence.groups)
+
+
+def tails_used(tops: Sequence[int]) -> list[int]:
+    """Which tails are in the band: the lines from the top ten on, and the fitted population as often as they."""
+    lines = [i for i, k in enumerate(tops) if k >= TOP]
+    return lines + [len(tops)] * len(lines)
 
 
 def reasons_before(evidence: Evidence, drawer: Drawer) -> list[str]:
@@ -156,7 +156,7 @@ def reasons_before(evidence: Evidence, drawer: Drawer) -> list[str]:
     return said
 
 
-def reasons_after(found: Gathered, worst: FloatArray, by_top: dict[int, float]) -> list[str]:
+def reasons_after(found: Gathered, worst: FloatArray, by_tail: dict[str, float]) -> list[str]:
     """Why the fitted lines may not be used."""
     said = []
     if (share := float(found.resolved.mean())) < LEAST_RESOLVED:
@@ -173,8 +173,8 @@ def reasons_after(found: Gathered, worst: FloatArray, by_top: dict[int, float]) 
         said.append(
             f"the worst prompt would lie between {worst[-1, 0]:.1g} and {worst[-1, 2]:.1g}: that says nothing"
         )
-    sizes = [v for k, v in by_top.items() if k >= TOP]
+    sizes = [v for name, v in by_tail.items() if name != f"top {TOPS[0]}"]
     if sizes and max(sizes) > LARGEST_STEP * min(sizes):
-        listed = ", ".join(f"{v:.1g} from the top {k}" for k, v in by_top.items())
-        said.append(f"the worst prompt depends on how many are called the tail: {listed}")
+        listed = ", ".join(f"{v:.1g} from the {name}" for name, v in by_tail.items())
+        said.append(f"the worst prompt depends on what is called the tail: {listed}")
     return said

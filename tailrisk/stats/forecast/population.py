@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, ndtr
 
 from tailrisk.records import FloatArray
 from tailrisk.stats.forecast.evidence import (
@@ -49,6 +50,12 @@ class Population(NamedTuple):
         mass = np.exp(-0.5 * z * z)
         return self.share[:, None] * mass / mass.sum(axis=1, keepdims=True)
 
+    def above(self, share: FloatArray) -> FloatArray:
+        """p that ``share`` of the prompts exceed."""
+        more = ndtr((self.mean[:, None] - GRID) / self.sd[:, None])
+        log_more = np.log(np.maximum(self.share @ more, 1e-300))
+        return expit(np.interp(np.log(share), log_more[::-1], GRID[::-1]))
+
 
 def fit_population(likelihood: FloatArray, weight: FloatArray, start: Population, steps: int) -> Population:
     """EM steps from ``start``. ``likelihood`` [m, S] (not its logarithm), ``weight`` [m] of the prompts."""
@@ -66,6 +73,15 @@ def fit_population(likelihood: FloatArray, weight: FloatArray, start: Population
         spread = (each[2] - count * mean**2 + _NARROWEST**2) / (count + 1)
         found = Population(count / count.sum(), mean, np.sqrt(np.maximum(spread, _NARROWEST**2)))
     return found
+
+
+class Draw(NamedTuple):
+    """One draw of all prompts [m]: ``theta``; ``weight`` of one resample of the base prompts; the ``population`` fitted
+    to it, None where there is none."""
+
+    theta: FloatArray
+    weight: FloatArray
+    population: Population | None
 
 
 class Drawer:
@@ -87,7 +103,9 @@ class Drawer:
         self.population: Population | None = None
         if known.sum() >= FEWEST_RESOLVED:
             start = self._start(self._centre[known])
-            self.population = fit_population(self._likelihood, self.weight, start, _FIRST_STEPS)
+            some = slice(None, None, -(-len(known) // _REFITTED))
+            self.population = fit_population(self._likelihood[some], self.weight[some], start, _FIRST_STEPS)
+            self._cdf = self._cumulated(self.population)
 
     def _start(self, theta: FloatArray) -> Population:
         sd = max(float(theta.std()), 1.0)
@@ -100,11 +118,11 @@ class Drawer:
         """[m] posterior medians of theta under the fitted population; NaN without one."""
         if self.population is None:
             return np.where(self._evidence.resolved, self._centre, np.nan)
-        found = self._inverse(self.population, np.full(len(self._centre), 0.5))
+        found = self._inverse(self._cdf, np.full(len(self._centre), 0.5))
         return np.where(self._sharp, self._centre, found)
 
-    def draws(self, rng: np.random.Generator, times: int) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """``times`` pairs (theta [m], weight [m]): the weights are those of one resample of the base prompts."""
+    def draws(self, rng: np.random.Generator, times: int) -> Iterator[Draw]:
+        """``times`` draws."""
         e = self._evidence
         for _ in range(times):
             counts = rng.multinomial(e.groups, np.full(e.groups, 1 / e.groups))
@@ -112,18 +130,25 @@ class Drawer:
             uniform = rng.random(len(self._centre))
             direct = self._centre + self._scale * rng.standard_t(np.maximum(e.df, 2.0))
             if self.population is None:
-                yield direct, weight
+                yield Draw(direct, weight, None)
                 continue
-            steps = _NEXT_STEPS if len(self._centre) <= _REFITTED else 0
-            again = fit_population(self._likelihood, weight, self.population, steps)
-            theta = self._inverse(again, uniform)
-            yield np.where(self._sharp, direct, theta), weight
+            again, cdf = self.population, self._cdf
+            if len(self._centre) <= _REFITTED:
+                again = fit_population(self._likelihood, weight, self.population, _NEXT_STEPS)
+                cdf = self._cumulated(again)
+            yield Draw(np.where(self._sharp, direct, self._inverse(cdf, uniform)), weight, again)
 
-    def _inverse(self, population: Population, u: FloatArray) -> FloatArray:
+    def _cumulated(self, population: Population) -> FloatArray:
+        """[m * S]: of row i, i plus the distribution function of its theta; it rises from the first to the last."""
         cdf = np.cumsum(self._likelihood * population.on_grid().sum(axis=0), axis=1)
-        level = u * cdf[:, -1]
-        cell = np.minimum((cdf < level[:, None]).sum(axis=1), len(GRID) - 1)
+        cdf /= np.maximum(cdf[:, -1:], 1e-300)
+        cdf += np.arange(len(cdf))[:, None]
+        return cdf.ravel()
+
+    def _inverse(self, cdf: FloatArray, u: FloatArray) -> FloatArray:
         row = np.arange(len(u))
-        before = np.where(cell > 0, cdf[row, cell - 1], 0.0)
-        inside = (level - before) / np.maximum(cdf[row, cell] - before, 1e-300)
+        found = np.clip(np.searchsorted(cdf, row + u), row * len(GRID), (row + 1) * len(GRID) - 1)
+        cell = found - row * len(GRID)
+        before = np.where(cell > 0, cdf[found - 1], row)
+        inside = (row + u - before) / np.maximum(cdf[found] - before, 1e-12)
         return GRID[cell] + STEP * (np.clip(inside, 0, 1) - 0.5)

@@ -9,6 +9,7 @@ and Ibragimov 2011: with i / m the slope is biased). A prompt of a group of s co
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,10 @@ class Line(NamedTuple):
     def psi(self, share: FloatArray | float) -> FloatArray:
         """psi above which ``share`` of the prompts lie."""
         return (np.log(share) - self.level) / self.slope
+
+    def above(self, share: FloatArray) -> FloatArray:
+        """p that ``share`` of the prompts exceed."""
+        return probability(self.psi(share))
 
 
 def psi_of(theta: FloatArray) -> FloatArray:
@@ -65,11 +70,11 @@ def top_line(psi: FloatArray, share: FloatArray, weight: FloatArray, k: int) -> 
     return fit_line(psi[:last], share[:last]) if 2 < last <= len(psi) else None
 
 
-def tail_mean(line: Line, share: float) -> float:
-    """Integral of p over the ``share`` of prompts at the top, by the line: int_0^share p(psi(u)) du."""
+def tail_mean(above: Callable[[FloatArray], FloatArray], share: float) -> float:
+    """Integral of p over the ``share`` of prompts at the top, ``above(u)`` being the p that a share u exceeds."""
     t = np.linspace(0.0, 30.0, 241)
     u = share * np.exp(-t)
-    y = probability(line.psi(u)) * u
+    y = above(u) * u
     return float(((y[1:] + y[:-1]) / 2).sum() * (t[1] - t[0]))
 
 

@@ -16,11 +16,13 @@ from tailrisk.stats.forecast.betacheck import BetaFit, as_counts, fit_beta
 from tailrisk.stats.forecast.evidence import Evidence
 from tailrisk.stats.forecast.extrapolate import MOST_RATIO, Extrapolation, extrapolate
 from tailrisk.stats.forecast.mix import Band, Plain, certified_band, chance, queries_until
-from tailrisk.stats.forecast.population import Drawer
+from tailrisk.stats.forecast.population import Draw, Drawer
 
 REACHED = (0.01, 0.5, 0.95)
 DRAWS, WORK = 400, 200_000
 POINTS_A_DECADE = 8
+LEAST_GAP = 0.1
+"""Of the larger of two opinions; less apart is no discrepancy."""
 
 Ends = tuple[FloatArray, FloatArray]
 
@@ -86,7 +88,7 @@ class Forecast:
             "any": None if at is None or f.refused else f.any[at],
             "worst": None if at is None or f.refused else f.worst[at],
             "at_cap": None if f.refused else {"n": f.n[-1], "any": f.any[-1], "worst": f.worst[-1]},
-            "worst_by_top": {str(k): v for k, v in f.by_top.items()},
+            "worst_by_tail": f.by_tail,
         }
         beta = None
         if self.beta is not None:
@@ -194,14 +196,12 @@ def _at(fresh: Extrapolation, n: float) -> float:
     return float(fresh.any[np.searchsorted(fresh.n, n), 1]) if n <= fresh.cap else math.nan
 
 
-def _middle(
-    weight: FloatArray, drawn: list[tuple[FloatArray, FloatArray]], queries: float, alpha: float
-) -> tuple[FloatArray, Middle]:
+def _middle(weight: FloatArray, drawn: list[Draw], queries: float, alpha: float) -> tuple[FloatArray, Middle]:
     pbar, worst, attempts = (np.empty(len(drawn)) for _ in range(3))
-    known = ~np.isnan(drawn[0][0])
+    known = ~np.isnan(drawn[0].theta)
     w = weight[known]
-    for t, (theta, _) in enumerate(drawn):
-        p = expit(theta[known])
+    for t, draw in enumerate(drawn):
+        p = expit(draw.theta[known])
         pbar[t], worst[t] = w @ p, p[w > 0].max(initial=0.0)
         attempts[t] = w @ chance(p, queries) / w.sum()
 
@@ -246,13 +246,14 @@ def _flags(
             ("P(at least one) of fresh prompts", float(chance(beta.mean, queries)), fresh.any[at]),
             ("the worst fresh prompt", beta.worst(max(queries, 1.0)), fresh.worst[at]),
         ):
-            if not band[0] <= value <= band[2]:
+            if not band[0] <= value <= band[2] and abs(value - band[1]) > LEAST_GAP * max(value, band[1]):
                 said.append(
                     f"{what}: Beta-Binomial says {value:.2g}, the straight tail {band[0]:.2g} to {band[2]:.2g}"
                 )
     if model is not None:
         value = beta.attempts(queries)
-        if not model.attempts[0] <= value <= model.attempts[2]:
+        low, middle, high = model.attempts
+        if not low <= value <= high and abs(value - middle) > LEAST_GAP * max(value, middle):
             said.append(
                 f"{queries:g} attempts at one prompt: Beta-Binomial says {value:.2g}, the prompts' own estimates "
                 f"{model.attempts[0]:.2g} to {model.attempts[2]:.2g}"
