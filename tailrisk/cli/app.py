@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from tailrisk import __version__
-from tailrisk.cli import audit, compare, doctor, export, guard, init, plan, rejudge, report, show, submit
+from tailrisk.cli import (
+    audit,
+    compare,
+    doctor,
+    export,
+    forecast,
+    guard,
+    init,
+    plan,
+    rejudge,
+    report,
+    show,
+    submit,
+)
 from tailrisk.cli.judge import judge
 from tailrisk.cli.train import train
 
@@ -50,3 +63,4 @@ app.command("show", rich_help_panel=INSPECT)(show.show)
 app.command("report", rich_help_panel=INSPECT)(report.report)
 app.command("compare", rich_help_panel=INSPECT)(compare.compare)
 app.command("export", rich_help_panel=INSPECT)(export.export)
+app.command("forecast", rich_help_panel=INSPECT)(forecast.forecast)

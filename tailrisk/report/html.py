@@ -19,6 +19,7 @@ from tailrisk.errors import StoreError
 from tailrisk.records import Status
 from tailrisk.report import figures, tables, terminal
 from tailrisk.report.clean import digest, visible
+from tailrisk.report.forecastpart import forecast_parts
 from tailrisk.report.heatmap import heat_map
 from tailrisk.report.judge import FLOOR_TRUTHS, VERDICTS, JudgeView, error_in_words, judge_view, threshold_of
 from tailrisk.report.replay import Hit, Replay, read
@@ -138,6 +139,7 @@ def _context(
         "replay": replayed,
         "evidence": _evidence(shown, replayed, redact=redact),
         "redact": redact,
+        **forecast_parts(folder, summary),
         "figures": _figures(shown, replayed, first=FIRST_ROUND.get(method_of(manifest), "pilot")),
         "checks": checks(summary.get("audit") or {}, replayed, bounded=any(r.target_draws for r in listed)),
         "facts": facts(manifest, summary.get("audit") or {}, replayed),
