@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # machine gets the build with CUDA, some GB larger.
 TORCH_INDEX_URL ?=
 RUN ?= runs/quickstart
+# One more than there are cores: the tests on Ray wait most of the time, and one process has all of them.
+TEST_WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -lt 3 ] && echo $$((n + 1)) || echo 4)
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -46,11 +48,11 @@ audit: setup ## the embedded audit of examples/quickstart: table, report, MLflow
 report: setup ## write the report of RUN (default runs/quickstart) again
 	@$(BIN)/tailrisk report $(RUN)
 
-test: setup ## the tests, on two cores or more where there are so many
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+test: setup ## the tests, in one process more than there are cores (at most four)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 nightly: setup ## the tests that `make test` leaves out: scaling clusters, submitted jobs, back ends of training
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m nightly
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m nightly
 
 check: setup ## format, lint, types
 	$(BIN)/ruff format --check .
