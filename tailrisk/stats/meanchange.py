@@ -18,6 +18,10 @@ from tailrisk.stats.judgeerror import Interval
 from tailrisk.stats.sides import Working
 
 
+NORMAL = 1e12
+"""Degrees of freedom with which Student's t is the normal law; scipy takes no infinite ones."""
+
+
 class Estimated(NamedTuple):
     """A number with errors: ``low`` (value, standard error, df) for the question whether it is above zero and the lower
     end, ``high`` for the other direction. They differ where verdicts are undetermined."""
@@ -39,9 +43,9 @@ class Estimated(NamedTuple):
 
 
 def welch(variances: Sequence[float], dfs: Sequence[float]) -> float:
-    """Degrees of freedom of a sum of independent errors (Satterthwaite); infinite without any error."""
+    """Degrees of freedom of a sum of independent errors (Satterthwaite)."""
     spread = sum(v * v / df for v, df in zip(variances, dfs, strict=True))
-    return sum(variances) ** 2 / spread if spread > 0 else math.inf
+    return min(sum(variances) ** 2 / spread, NORMAL) if spread > 0 else NORMAL
 
 
 def exponential(log: Interval) -> Interval:

@@ -208,10 +208,10 @@ def test_an_audit_against_itself_shows_nothing_in_95_of_100_pairs_and_its_interv
 
 def test_small_effective_samples_are_covered_too():
     seen = study.replicate(
-        Design("small", probabilities=FEW, blind=1, rounds=(24, 24, 24), uneven=1.0), 60, seed=3
+        Design("small", probabilities=FEW, blind=1, rounds=(24, 24, 24), uneven=1.0), 40, seed=3
     )
     assert 0.3 < seen["quoted"] < 0.95, "many estimates are just good enough to be quoted"
-    assert seen["ratio_coverage"] > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 200)
+    assert seen["ratio_coverage"] > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 100)
     assert seen["ends_coverage"] >= 0.97 and seen["wrong_any"] <= 0.1
 
 
@@ -220,6 +220,6 @@ def test_changes_are_found_and_nothing_else(factor, least):
     design = Design(
         "power", factors=(factor, 1.0), probabilities=(0.03, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), blind=0
     )
-    seen = study.replicate(design, 20, seed=5)
+    seen = study.replicate(design, 10, seed=5)
     assert seen["power"] >= least
-    assert seen["wrong_prompt"] <= 0.15
+    assert seen["wrong_prompt"] <= 0.2
