@@ -25,7 +25,7 @@ from scipy.special import expit, logit
 from tailrisk.records import FloatArray
 from tailrisk.stats.forecast import Evidence, Plain, plain_ends, prompt_confidence
 from tailrisk.stats.forecast.evidence import centre_and_scale
-from tailrisk.stats.forecast.extrapolate import extrapolate, gather, tails_used, tops_of
+from tailrisk.stats.forecast.extrapolate import extrapolate, gather, tops_of
 from tailrisk.stats.forecast.mix import certified_band
 from tailrisk.stats.forecast.population import Draw, Drawer
 from tailrisk.stats.forecast.tail import fit_line, probability, psi_of
@@ -144,7 +144,7 @@ def worst_of(e: Evidence, drawn: list[Draw], n: FloatArray) -> FloatArray:
     """[R] the middle of the worst prompt, by the forecast's own lines."""
     tops = tops_of(e.groups)
     found = gather(e, drawn, tops, n)
-    lines = tails_used(tops)[: len(tails_used(tops)) // 2]
+    lines = [i for i, k in enumerate(tops) if k >= 10]
     return np.nanmedian(found.worst[:, lines].reshape(-1, len(n)), axis=0)
 
 

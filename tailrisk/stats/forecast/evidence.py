@@ -49,12 +49,6 @@ class Evidence(NamedTuple):
     def groups(self) -> int:
         return int(self.group.max()) + 1 if len(self.group) else 0
 
-    def take(self, chosen: np.ndarray) -> Evidence:
-        """The prompts ``chosen``, their groups numbered anew."""
-        arrays = [np.asarray(a)[chosen] for a in self[:-1]]
-        arrays[5] = np.unique(arrays[5], return_inverse=True)[1]
-        return Evidence(*arrays, confidence=self.confidence)
-
 
 def centre_and_scale(evidence: Evidence) -> tuple[FloatArray, FloatArray]:
     """Logit of each estimate and the standard error on that scale; NaN where there is none."""

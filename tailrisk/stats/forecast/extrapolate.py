@@ -7,7 +7,8 @@ population fitted to the draw, which falls off as a normal distribution of log p
 - P(at least one harmful answer) among n fresh prompts, each asked once: 1 - (1 - mu)^n, where mu is the mean of p over
   all prompts. The topmost audited prompt stands for the top 1/m, and its p is replaced by the tail's mean over that.
 
-The band is over draws and tails at once, half of them lines: which kind of tail it is cannot be told from the audit.
+The middle is that of the lines, over draws and sizes from ten on; the band holds both the lines' and the population's:
+which of these tails it is cannot be told from the audit.
 Nothing is extrapolated where a diagnostic fails.
 """
 
@@ -106,11 +107,9 @@ def extrapolate(evidence: Evidence, drawer: Drawer, drawn: Sequence[Draw], n: Fl
         )
     tops = tops_of(evidence.groups)
     found = gather(evidence, drawn, tops, kept)
-    used = tails_used(tops)
     alpha = 1 - evidence.confidence
-    at = [alpha / 2, 0.5, 1 - alpha / 2]
-    worst = np.nanquantile(found.worst[:, used].reshape(-1, len(kept)), at, axis=0).T
-    mean = np.nanquantile(found.mean[:, used], at)
+    worst = band(found.worst, tops, alpha)
+    mean = band(found.mean[:, :, None], tops, alpha)[0]
     chance = -np.expm1(kept[:, None] * np.log1p(-np.minimum(mean, 1 - 1e-15)))
     by_tail = {
         name: float(np.nanmedian(found.worst[:, i, -1]))
@@ -120,10 +119,15 @@ def extrapolate(evidence: Evidence, drawer: Drawer, drawn: Sequence[Draw], n: Fl
     return Extrapolation(kept, worst, chance, mean, by_tail, tuple(reasons), cap, evidence.groups)
 
 
-def tails_used(tops: Sequence[int]) -> list[int]:
-    """Which tails are in the band: the lines from the top ten on, and the fitted population as often as they."""
-    lines = [i for i, k in enumerate(tops) if k >= TOP]
-    return lines + [len(tops)] * len(lines)
+def band(values: FloatArray, tops: Sequence[int], alpha: float) -> FloatArray:
+    """[R, 3] of ``values`` [T, tails, R]: the lines' middle, and ends that hold both the lines and the population."""
+    lines = values[:, [i for i, k in enumerate(tops) if k >= TOP]].reshape(-1, values.shape[2])
+    at = [alpha / 2, 1 - alpha / 2]
+    straight, normal = np.nanquantile(lines, at, axis=0), np.nanquantile(values[:, -1], at, axis=0)
+    return np.stack(
+        [np.minimum(straight[0], normal[0]), np.nanmedian(lines, axis=0), np.maximum(straight[1], normal[1])],
+        axis=1,
+    )
 
 
 def reasons_before(evidence: Evidence, drawer: Drawer) -> list[str]:

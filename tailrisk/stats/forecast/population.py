@@ -105,7 +105,6 @@ class Drawer:
             start = self._start(self._centre[known])
             some = slice(None, None, -(-len(known) // _REFITTED))
             self.population = fit_population(self._likelihood[some], self.weight[some], start, _FIRST_STEPS)
-            self._cdf = self._cumulated(self.population)
 
     def _start(self, theta: FloatArray) -> Population:
         sd = max(float(theta.std()), 1.0)
@@ -118,12 +117,14 @@ class Drawer:
         """[m] posterior medians of theta under the fitted population; NaN without one."""
         if self.population is None:
             return np.where(self._evidence.resolved, self._centre, np.nan)
-        found = self._inverse(self._cdf, np.full(len(self._centre), 0.5))
+        found = self._inverse(self._cumulated(self.population), np.full(len(self._centre), 0.5))
         return np.where(self._sharp, self._centre, found)
 
     def draws(self, rng: np.random.Generator, times: int) -> Iterator[Draw]:
         """``times`` draws."""
-        e = self._evidence
+        e, refit = self._evidence, len(self._centre) <= _REFITTED
+        again = self.population
+        cdf = None if again is None or refit else self._cumulated(again)
         for _ in range(times):
             counts = rng.multinomial(e.groups, np.full(e.groups, 1 / e.groups))
             weight = self.weight * counts[e.group]
@@ -132,8 +133,7 @@ class Drawer:
             if self.population is None:
                 yield Draw(direct, weight, None)
                 continue
-            again, cdf = self.population, self._cdf
-            if len(self._centre) <= _REFITTED:
+            if cdf is None or refit:
                 again = fit_population(self._likelihood, weight, self.population, _NEXT_STEPS)
                 cdf = self._cumulated(again)
             yield Draw(np.where(self._sharp, direct, self._inverse(cdf, uniform)), weight, again)
