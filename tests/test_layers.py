@@ -19,7 +19,7 @@ MOST_LINES = 350
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
 PLAIN |= {"prompts", "promptfiles", "searchgrid", "trainingconfig", "methodconfig", "clusterconfig"}
 PLAIN |= {"judgeconfig", "judgesection", "endpointconfig", "modeljudgeconfig", "judgefile", "labelfiles"}
-PLAIN |= {"runconfig", "nodelabels", "cachedir", "events"}
+PLAIN |= {"runconfig", "targetconfig", "budgetconfig", "nodelabels", "cachedir", "events", "configdocs"}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),
