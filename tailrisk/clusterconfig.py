@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tailrisk.nodelabels import as_bytes, checked_labels
 from tailrisk.proposalconfig import Section
 
-Memory = Annotated[int, BeforeValidator(as_bytes), Field(ge=2**20, le=2**47)]
+Memory = Annotated[
+    int,
+    BeforeValidator(as_bytes),
+    Field(ge=2**20, le=2**47),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+]
 Labels = Annotated[dict[str, str], AfterValidator(checked_labels)]
 
 

@@ -1,8 +1,8 @@
 """The configuration of an audit: one YAML file, checked in full before any model is loaded.
 
-``Config`` is the schema; its sections are in modules of their own (``targetconfig``, ``proposalconfig``, ``judgeconfig``,
-``budgetconfig``, ``methodconfig``, ``clusterconfig`` ...). The text below a key says what it is: the reference and the
-JSON Schema for editors are made of these texts (``configdocs``). Reading, overriding and error messages live in
+``Config`` is the schema; its sections are in modules of their own (``targetconfig``, ``proposalconfig``,
+``judgeconfig``, ``budgetconfig``, ``methodconfig``, ``clusterconfig`` ...). The text below a key says what it is: the
+reference and the JSON Schema for editors are made of these texts (``configdocs``). Reading, overriding and error messages live in
 ``tailrisk.configfile``. Unknown keys are refused. Relative paths are relative to the file that names them.
 """
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from tailrisk.proposalconfig import Name, Section
+
+_NUMBER = {"type": "integer"}
+Blocks = Annotated[tuple[int, ...], WithJsonSchema({"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER}]})]
 
 
 class GridConfig(Section):
@@ -40,7 +43,7 @@ class SearchGrid(GridConfig):
 
     proposal: Name
     """Name of the proposal."""
-    layers: tuple[tuple[int, ...] | None, ...] | None = Field(default=None, min_length=1)
+    layers: tuple[Blocks | None, ...] | None = Field(default=None, min_length=1)
     """Choices for a vector, each one block or a list of blocks that get it together."""
     mix: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] | None = Field(default=None, min_length=1)
     """Of any kind."""

@@ -58,7 +58,7 @@ class AblationChange(Section):
     """The part of the direction that is taken out."""
     form: Literal["residual", "writes"] = "residual"
     """``residual``: at the input of every block and from all that its attention and MLP say, so an intensity below 1
-    compounds over the blocks. ``writes``: once from each write to the stream, by the embeddings, attentions and MLPs."""
+    compounds over the blocks. ``writes``: once from each write to the stream, by embeddings, attentions and MLPs."""
 
 
 class VectorChange(Section):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tailrisk import __version__
-from tailrisk.cli import audit, doctor, guard, init, plan, rejudge, report, show, submit
+from tailrisk.cli import audit, doctor, guard, init, plan, rejudge, report, schema, show, submit
 from tailrisk.cli.judge import judge
 from tailrisk.cli.train import train
 
@@ -40,6 +40,7 @@ def _options(
 
 app.command("init", rich_help_panel=START)(init.init)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
+app.command("schema", rich_help_panel=START)(schema.schema)
 app.add_typer(train, name="train", rich_help_panel=MAKE)
 app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)
