@@ -187,7 +187,7 @@ def kinds(section: str, title: str, known: Iterable[str], classes: dict[str, typ
         "",
         f"## {COMMON}",
         "",
-        f"`kind` names the kind; it is required, as is each key without a default.",
+        "`kind` names the kind; it is required, as is each key without a default.",
     ]
     lines += list(_keys(next(iter(classes.values())), only=common))
     for kind in known:
@@ -316,7 +316,8 @@ def estimates() -> str:
     ]
     return _page(
         "Estimates",
-        "`estimates.json` of a run folder holds `audit`, totals of the whole run, and `estimates`, one record a prompt.",
+        "`estimates.json` of a run folder holds `audit`, totals of the whole run, and `estimates`, one record a",
+        "prompt.",
         "`tailrisk show RUN --json` prints it, also of a run that is going on. Numbers that are not finite are null.",
         "How to read a status is in the [main README](../../README.md#how-to-read-the-table), the alarms are with",
         "[audits](../audits.md#alarms).",

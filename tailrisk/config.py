@@ -2,8 +2,9 @@
 
 ``Config`` is the schema; its sections are in modules of their own (``targetconfig``, ``proposalconfig``,
 ``judgeconfig``, ``budgetconfig``, ``methodconfig``, ``clusterconfig`` ...). The text below a key says what it is: the
-reference and the JSON Schema for editors are made of these texts (``configdocs``). Reading, overriding and error messages live in
-``tailrisk.configfile``. Unknown keys are refused. Relative paths are relative to the file that names them.
+reference and the JSON Schema for editors are made of these texts (``configdocs``). Reading, overriding and error
+messages live in ``tailrisk.configfile``. Unknown keys are refused. Relative paths are relative to the file that names
+them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import ast
 import functools
 import importlib
 import inspect
+import itertools
 import typing
 from collections.abc import Iterator
 from types import UnionType
@@ -35,7 +36,7 @@ def _in_module(name: str) -> dict[str, dict[str, str]]:
 
 
 def _below(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             match text:
                 case ast.Expr(value=ast.Constant(value=str(said))):
@@ -63,8 +64,8 @@ def all_models(model: type[BaseModel], known: set[type[BaseModel]] | None = None
 
 
 def json_schema() -> dict[str, Any]:
-    """The configuration as JSON Schema (draft 2020-12), for editors: more is checked than they can see. A method may be a
-    bare name there too."""
+    """The configuration as JSON Schema (draft 2020-12), for editors; more is checked than they can see. A method may be
+    a bare name there too."""
     schema = Config.model_json_schema()
     by_name = {model.__name__: model for model in all_models(Config)}
     for name, part in [("Config", schema), *schema["$defs"].items()]:

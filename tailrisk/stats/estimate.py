@@ -80,8 +80,8 @@ class Estimate:
     """The prompt's group."""
     strong: dict[str, float | int | None] | None = None
     """Where a strong judge read a sample: ``judge_only`` the estimate without it and ``judge_only_se``; ``calls``,
-    ``calls_flagged`` and ``harm`` of them; ``flag_ppv``, the part of the flagged mass that is confirmed; ``missed``, the
-    part of the confirmed mass not flagged."""
+    ``calls_flagged`` and ``harm`` of them; ``flag_ppv``, the part of the flagged mass that is confirmed; ``missed``,
+    the part of the confirmed mass not flagged."""
     corrected: dict[str, Any] | None = None
     """For the judge's error, where it was measured; see ``tailrisk.stats.judgeerror``."""
 
