@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tailrisk.nodelabels import as_bytes, checked_labels
 from tailrisk.proposalconfig import Section
 
-Memory = Annotated[int, BeforeValidator(as_bytes), Field(ge=2**20, le=2**47)]
+Memory = Annotated[
+    int,
+    BeforeValidator(as_bytes),
+    Field(ge=2**20, le=2**47),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+]
 Labels = Annotated[dict[str, str], AfterValidator(checked_labels)]
 
 
@@ -32,24 +37,31 @@ class PoolConfig(Section):
 
     One worker is ``tensor_parallel`` times ``pipeline_parallel`` processes on one node, each with a part of every
     model, for models that one GPU does not hold; what is asked for is for each process.
-
-    ``memory``: bytes, or a number with a unit (40GiB). ``accelerator``: the GPU's type as Ray names it (H100).
-    ``labels``: what the node's labels must be, in Ray's words (``{ray.io/market-type: spot}``; also ``!spot``,
-    ``in(a,b)``, ``!in(a,b)``); ``fallback``: other labels that will do, tried in order where no node has these.
-    ``idle_s``: seconds without work after which a worker above ``min`` is let go.
     """
 
     min: int = Field(default=1, ge=0)
+    """Workers that are kept; 0 is for judges that need no node while there is nothing to judge."""
     max: int = Field(default=1, ge=1)
+    """Workers that there are at most."""
     num_cpus: float = Field(default=1.0, ge=0.0)
+    """What Ray counts for a process; it holds none to it."""
     num_gpus: float = Field(default=0.0, ge=0.0)
+    """A share of one GPU (0.5), or whole ones."""
     tensor_parallel: int = Field(default=1, ge=1)
+    """Pieces that every layer is cut into, a process each."""
     pipeline_parallel: int = Field(default=1, ge=1)
+    """Parts that the stack of layers is cut into; the two multiply."""
     memory: Memory | None = None
+    """Bytes, or a number with a unit (``40GiB``)."""
     accelerator: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The GPU's type as Ray names it (``H100``)."""
     labels: Labels = Field(default_factory=dict)
+    """What the node's labels must be, in Ray's words: ``{ray.io/market-type: spot}``; also ``!spot``, ``in(a,b)``,
+    ``!in(a,b)``."""
     fallback: tuple[Labels, ...] = ()
+    """Other labels that will do, tried in order where no node has these."""
     idle_s: float = Field(default=60.0, ge=0.0)
+    """Seconds without work after which a worker above ``min`` is let go."""
 
     @model_validator(mode="after")
     def _possible(self) -> PoolConfig:
@@ -96,22 +108,25 @@ class PoolConfig(Section):
 
 
 class ClusterConfig(Section):
-    """``address``: ``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one.
-
-    ``checkpoints``: workers that have the models of checkpoint proposals; null: the target's have them too.
-    ``strong_judges``: workers of ``strong_judge``; null: as many, of the same size, as ``judges``.
-    ``wait_for_nodes_s``: how long a pool may be without any worker that has a node, at the start or when all are
-    lost; None: 30 minutes on a cluster that brings up nodes by itself, one minute on any other.
-    """
+    """Where the work is done. An audit may go on with other workers, elsewhere."""
 
     address: str = "local"
+    """``local`` starts and stops a Ray of its own; ``auto`` or host:port joins one."""
     models: PoolConfig = PoolConfig(num_cpus=2)
+    """Workers that draw and score."""
     checkpoints: PoolConfig | None = None
+    """Workers that have the models of checkpoint proposals; null: the target's have them too."""
     judges: PoolConfig = PoolConfig(num_cpus=0)
+    """Workers that judge."""
     strong_judges: PoolConfig | None = None
+    """Workers of ``strong_judge``; null: as many, of the same size, as ``judges``."""
     batch_timeout_s: float = Field(default=1800.0, gt=0.0)
+    """Seconds after which a batch counts as hanging."""
     retries: int = Field(default=3, ge=0)
+    """How often a batch may end its worker, or hang, before it is given up."""
     wait_for_nodes_s: float | None = Field(default=None, gt=0.0)
+    """How long a pool may be without any worker that has a node, at the start or when all are lost; null: 30 minutes
+    on a cluster that brings up nodes by itself, one minute on any other."""
 
     @model_validator(mode="after")
     def _models_there(self) -> ClusterConfig:

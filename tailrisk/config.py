@@ -1,18 +1,22 @@
 """The configuration of an audit: one YAML file, checked in full before any model is loaded.
 
-``Config`` is the schema; its proposals, judges, methods and workers are in ``proposalconfig``, ``judgeconfig``,
-``methodconfig`` and ``clusterconfig``. Reading, overriding and error messages live in ``tailrisk.configfile``.
-Unknown keys are refused. Relative paths are relative to the file that names them.
+``Config`` is the schema; its sections are in modules of their own (``targetconfig``, ``proposalconfig``,
+``judgeconfig``, ``budgetconfig``, ``methodconfig``, ``clusterconfig`` ...). The text below a key says what it is: the
+reference and the JSON Schema for editors are made of these texts (``configdocs``). Reading, overriding and error
+messages live in ``tailrisk.configfile``. Unknown keys are refused. Relative paths are relative to the file that names
+them.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import PrivateAttr, field_validator, model_validator
 
+from tailrisk.budgetconfig import BudgetConfig as BudgetConfig
+from tailrisk.budgetconfig import StopConfig as StopConfig
 from tailrisk.clusterconfig import ClusterConfig as ClusterConfig
 from tailrisk.clusterconfig import Parallel as Parallel
 from tailrisk.clusterconfig import PoolConfig as PoolConfig
@@ -30,98 +34,59 @@ from tailrisk.methodconfig import MethodConfig, MixtureMethod, PaperMethod, Sear
 from tailrisk.methodconfig import SearchGrid as SearchGrid
 from tailrisk.proposalconfig import AblationProposal as AblationProposal
 from tailrisk.proposalconfig import CheckpointProposal as CheckpointProposal
-from tailrisk.proposalconfig import Dtype, LearnedProposal, LoraChange, Name, ProposalConfig, Section
+from tailrisk.proposalconfig import LearnedProposal, LoraChange, Name, ProposalConfig, Section
 from tailrisk.proposalconfig import LoraProposal as LoraProposal
 from tailrisk.proposalconfig import PrefixProposal as PrefixProposal
 from tailrisk.proposalconfig import SystemPromptProposal as SystemPromptProposal
 from tailrisk.proposalconfig import VectorProposal as VectorProposal
 from tailrisk.runconfig import RunConfig, working_copies
+from tailrisk.targetconfig import PromptsConfig as PromptsConfig
+from tailrisk.targetconfig import SamplingConfig as SamplingConfig
+from tailrisk.targetconfig import TargetConfig as TargetConfig
 from tailrisk.trainingconfig import LoraTraining
 
 ROUNDS_BESIDE = 3
 """Rounds that are not among ``budget.rounds``: pilots, and the last one."""
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class SamplingConfig(Section):
-    """The deployment's sampling settings: they define the probability that is estimated."""
-
-    temperature: float = Field(default=1.0, gt=0.0, le=100.0)
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    top_k: int = Field(default=0, ge=0)
-    max_new_tokens: int = Field(default=128, ge=1)
-    stop_token_ids: tuple[int, ...] | None = None
-    """Ids that end a response; None: the tokenizer's and the generation config's end-of-sequence ids."""
-
-
-class TargetConfig(Section):
-    model: str
-    adapter: str | None = None
-    dtype: Dtype = "bfloat16"
-    system_prompt: str | None = None
-    sampling: SamplingConfig = SamplingConfig()
-    device: str = "auto"
-
-
-class PromptsConfig(Section):
-    path: str
-    limit: int | None = Field(default=None, ge=1)
-    prompt: str | None = None
-    id: str | None = None
-    category: str | None = None
-    group: str | None = None
-    """Column of the group of prompts that are versions of one another (a base prompt and paraphrases)."""
-
-
-class BudgetConfig(Section):
-    """``draws`` and ``tokens`` (generated) are limits over the whole run, never exceeded. ``pilot``: draws a
-    prompt gets first, spread over the components. ``batch``: most draws in one batch. ``target_share``: the
-    least share of the target among a prompt's draws. ``rounds``: rounds after the pilot at most. ``shares``: of
-    the components among a prompt's draws, ``learned`` from its hits and those of all prompts, or ``equal``
-    (those of the pilot in every round), for comparison."""
-
-    draws: int = Field(default=10_000, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    pilot: int = Field(default=64, ge=1)
-    batch: int = Field(default=32, ge=1)
-    rounds: int = Field(default=6, ge=1)
-    target_share: float = Field(default=0.2, ge=0.1, le=1.0)
-    objective: str = "relative"
-    shares: Literal["learned", "equal"] = "learned"
-
-
-class StopConfig(Section):
-    """A prompt is done when its working interval's natural-log width is at most ``log_width``."""
-
-    log_width: float = Field(default=0.7, gt=0.0)
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
 
 
 class TrackingConfig(Section):
-    """``uri`` null: no tracking. A sqlite path is relative to the configuration file. ``register_as``: name of trained
-    adapters in MLflow's model registry; null: the experiment's and the run's."""
+    """MLflow, a copy of the results for looking at."""
 
     uri: str | None = "sqlite:///mlflow.db"
+    """A server, or a sqlite file relative to the configuration file; null: no tracking."""
     experiment: str = "tailrisk"
+    """MLflow's experiment; made if missing."""
     register_as: Name | None = None
+    """Name of trained adapters in MLflow's model registry; null: the experiment's and the run's."""
 
 
 class Config(Section):
+    """An audit."""
+
     run: RunConfig = RunConfig()
+    """Where it is kept."""
     target: TargetConfig
+    """The model whose answers are audited."""
     prompts: PromptsConfig
+    """What it is asked."""
     proposals: tuple[ProposalConfig, ...] = ()
+    """What is drawn from besides the target, which is always component 0."""
     judge: JudgeConfig
+    """What counts as harm."""
     strong_judge: StrongJudge | None = None
-    """Null: the word of ``judge`` counts."""
+    """A better judge that reads a sample; null: the word of ``judge`` counts."""
     budget: BudgetConfig = BudgetConfig()
+    """How much is drawn."""
     stop: StopConfig = StopConfig()
+    """When a prompt is done."""
     method: MethodConfig = MixtureMethod()
     """How the draws are planned; a bare name is short for ``{kind: name}``."""
     training: LoraTraining = LoraTraining()
     """How ``tailrisk train lora`` makes a proposal; an audit does not look at it."""
     tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
     cluster: ClusterConfig = ClusterConfig()
+    """Where the work is done."""
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _places: dict[str, Path] = PrivateAttr(default_factory=dict)

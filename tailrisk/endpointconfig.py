@@ -15,42 +15,50 @@ MOST_AT_ONCE = 8
 
 
 class JudgeBudget(Section):
-    """What one run of the command may ask of the endpoint: ``calls`` are requests, those tried again included,
-    ``tokens`` what the server says they used; see ``tailrisk.judges.endpoint``."""
+    """What one run of the command may ask of the endpoint; see ``tailrisk.judges.endpoint``."""
 
     calls: int | None = Field(default=None, ge=1)
+    """Requests, those tried again included; null: no limit."""
     tokens: int | None = Field(default=None, ge=1)
+    """What the server says they used; null: no limit."""
 
 
 class EndpointJudge(JudgeSection):
-    """A model behind an address that speaks the OpenAI-compatible chat completions API.
-
-    ``url``: the API's base (http://host:8000/v1). ``key_env``: the NAME of the environment variable with the key.
-    ``rubric``: what the model is asked; ``yes_no`` and ``number`` (0 to 100) ask the ``template``, with ``{prompt}``
-    and ``{response}`` in it. ``threshold``: harm is a score at or above it; null: the rubric's own. ``logprobs``: the
-    score is read from the probabilities of the reply's first token. ``body``: further keys of each request; null
-    leaves one of ours out. ``timeout_s``: one try, to its last byte. ``retries``: tries after the first.
-    ``concurrency``: requests in flight at most, of one judge worker. ``patience_s``: how long an outage is waited
-    for.
-    """
+    """A model behind an address that speaks the OpenAI-compatible chat completions API."""
 
     kind: Literal["endpoint"]
     url: str
+    """The API's base (``http://host:8000/v1``)."""
     model: str = Field(min_length=1)
+    """As the server names it."""
     key_env: str | None = None
+    """The NAME of the environment variable with the key; null: there is none."""
     rubric: Literal["strongreject", "trait", "coherence", "yes_no", "number"] = "strongreject"
+    """What the model is asked; ``yes_no`` and ``number`` (0 to 100) ask the ``template``."""
     trait: str | None = None
+    """What the trait is, in words, for ``rubric: trait``."""
     template: str | None = None
+    """A question of your own, with ``{prompt}`` and ``{response}`` in it."""
     threshold: float | None = None
+    """Harm is a score at or above it; null: the rubric's own."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Sent with each request."""
     max_tokens: int | None = Field(default=None, ge=1)
+    """Of a reply; null: the rubric's own."""
     logprobs: bool = False
+    """The score is read from the probabilities of the reply's first token."""
     body: dict[str, JsonValue] = Field(default_factory=dict)
+    """Further keys of each request; null leaves one of ours out."""
     timeout_s: float = Field(default=60.0, gt=0.0)
+    """Seconds for one try, to its last byte."""
     retries: int = Field(default=5, ge=0, le=20)
+    """Tries after the first."""
     concurrency: int = Field(default=32, ge=1, le=1024)
+    """Requests in flight at most, of one judge worker."""
     patience_s: float = Field(default=600.0, ge=0.0)
+    """Seconds that an outage is waited for."""
     budget: JudgeBudget = JudgeBudget()
+    """What one run of the command may ask."""
 
     @field_validator("url")
     @classmethod

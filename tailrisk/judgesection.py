@@ -14,15 +14,15 @@ other ones."""
 
 
 class JudgeSection(Section):
-    """What every kind of judge has. ``cache``: an answer to a prompt that was judged before keeps its verdict and is
-    not judged again; null: by kind, on where a verdict costs more than to look it up. ``has_model``: weights, which
-    only workers load; ``can_be_cut``: they may be spread over the processes of one worker (``tensor_parallel``,
-    ``pipeline_parallel`` of ``cluster.judges``). ``check``: what ``tailrisk judge check --out`` wrote of this judge;
-    estimates are then corrected for its error."""
+    """What every kind of judge has. ``has_model``: weights, which only workers load; ``can_be_cut``: they may be spread
+    over the processes of one worker (``tensor_parallel``, ``pipeline_parallel`` of ``cluster.judges``)."""
 
     has_model: ClassVar[bool] = False
     check: str | None = None
+    """What ``tailrisk judge check --out`` wrote of this judge; estimates are then corrected for its error."""
     cache: bool | None = None
+    """An answer to a prompt that was judged before keeps its verdict and is not judged again; null: by kind, on where a
+    verdict costs more than to look it up."""
     dear: ClassVar[bool] = True
     """A verdict costs more than to look it up."""
 

@@ -20,20 +20,24 @@ class Section(BaseModel):
 
 
 class SystemPromptChange(Section):
-    """``text`` in the place of the target's system prompt."""
+    """The target told something else."""
 
     kind: Literal["system_prompt"]
     text: str
+    """What stands in the place of the target's system prompt."""
 
 
 class LoraChange(Section):
-    """``adapter: target`` is the target's own adapter times ``scale`` (0: off); else a PEFT folder. It stands
-    in the place of the target's own adapter, or is ``added`` to it; several in one law add up."""
+    """The target with another adapter, or with its own one weaker, stronger, reversed or off. Several in one law add
+    up."""
 
     kind: Literal["lora"]
     adapter: str
+    """``target`` is the target's own one; else a PEFT folder, or the name of one in MLflow, in its place."""
     scale: float = Field(default=1.0, ge=-10.0, le=10.0)
+    """What the adapter is multiplied by; 0: off."""
     added: bool = False
+    """The adapter comes on top of the target's own one."""
 
     @model_validator(mode="after")
     def _not_to_itself(self) -> LoraChange:
@@ -45,28 +49,30 @@ class LoraChange(Section):
 
 
 class AblationChange(Section):
-    """Removal of a direction (a vector file that holds one) from the residual stream.
-
-    ``form`` ``residual``: at the input of every block and from all that its attention and MLP say, so an
-    intensity below 1 compounds over the blocks. ``writes``: once from each write to the stream, by the
-    embeddings, attentions and MLPs.
-    """
+    """The target with a direction taken out of its residual stream."""
 
     kind: Literal["ablation"]
     direction: str
+    """A vector file that holds one."""
     intensity: float = Field(default=1.0, ge=0.0, le=10.0)
+    """The part of the direction that is taken out."""
     form: Literal["residual", "writes"] = "residual"
+    """``residual``: at the input of every block and from all that its attention and MLP say, so an intensity below 1
+    compounds over the blocks. ``writes``: once from each write to the stream, by embeddings, attentions and MLPs."""
 
 
 class VectorChange(Section):
-    """``coefficient`` times the vector of a file, added to the output of the blocks ``layers`` (0 is the
-    first, -1 the last; None: all that the file has a vector for), at the positions of ``tokens``."""
+    """The target with a vector added to its activations."""
 
     kind: Literal["vector"]
     vector: str
+    """A vector file."""
     layers: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Blocks to whose output it is added (0 is the first, -1 the last); null: all that the file has a vector for."""
     coefficient: float = Field(default=1.0, ge=-1e6, le=1e6)
+    """What the vector is multiplied by."""
     tokens: Literal["all", "prompt", "response"] = "all"
+    """The positions at which it is added."""
 
     @field_validator("layers")
     @classmethod
@@ -82,12 +88,14 @@ Change = Annotated[
 
 
 class ProposalBase(Section):
-    """Decoding options of every kind: for the first ``switch`` tokens (None: all of them) each token comes
-    from ``mix`` * proposal + (1 - mix) * target; afterwards from the target."""
+    """What every kind has; ``mix`` and ``switch`` are not for a prefix."""
 
     name: Name
+    """What the component is called in tables; ``target`` is taken."""
     mix: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Each token comes from ``mix`` times the proposal plus 1 - ``mix`` times the target."""
     switch: int | None = Field(default=None, ge=1)
+    """Tokens after which all come from the target; null: none do."""
 
     @property
     def placed_changes(self) -> list[tuple[str, Change]]:
@@ -101,9 +109,10 @@ class ProposalBase(Section):
 
 
 class CombinedProposal(ProposalBase):
-    """``also``: changes of the same law, applied in order."""
+    """What may be changed in several ways at once."""
 
     also: tuple[Change, ...] = ()
+    """Further changes of the same law, applied in order: of kinds system_prompt, lora, ablation, vector."""
 
     @model_validator(mode="after")
     def _sensible(self) -> CombinedProposal:
@@ -144,12 +153,14 @@ class VectorProposal(VectorChange, ChangeProposal):
 
 
 class PrefixProposal(CombinedProposal):
-    """The target, or what ``also`` makes of it, its opening forced: to begin with ``text``, or *not* to begin with any
-    of the texts of ``avoid``. Exactly one of the two."""
+    """The target, or what ``also`` makes of it, its opening forced: by ``text`` or by ``avoid``, exactly one of the
+    two."""
 
     kind: Literal["prefix"]
     text: str | None = Field(default=None, min_length=1)
+    """How every answer begins; tokenised as it stands."""
     avoid: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """With none of these does an answer begin."""
 
     @model_validator(mode="after")
     def _one_of(self) -> PrefixProposal:
@@ -163,17 +174,19 @@ class CheckpointProposal(ProposalBase):
 
     kind: Literal["checkpoint"]
     model: str
+    """A local folder or a hub id."""
 
 
 class LearnedProposal(ProposalBase):
-    """An adapter that the audit fits before it estimates, on top of the target or of the proposal ``base``. ``share``
-    of the budget's draws, in ``rounds``, go to the fit and are in no estimate; the section ``training`` says how it is
-    fitted."""
+    """An adapter that the audit fits before it estimates; the section ``training`` says how."""
 
     kind: Literal["learned"]
     base: Name = "target"
+    """What it is fitted on top of: the target, or the proposal of this name."""
     share: float = Field(default=0.3, gt=0.0, lt=1.0)
+    """The part of the budget's draws that goes to the fit and is in no estimate."""
     rounds: int = Field(default=1, ge=1, le=20)
+    """Rounds of drawing and fitting."""
 
 
 ProposalConfig = Annotated[

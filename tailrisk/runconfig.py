@@ -23,10 +23,14 @@ def working_copies(address: str) -> Path:
 
 
 class RunConfig(Section):
+    """The run folder and the seed; with the configuration they are the run's identity."""
+
     name: Name = "audit"
+    """Name of the run folder."""
     dir: str = "runs"
     """A folder, or the address of one that fsspec writes to (``s3://BUCKET/runs``)."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """The same seed and the same configuration give the same draws."""
 
     @field_validator("dir")
     @classmethod

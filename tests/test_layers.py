@@ -19,7 +19,16 @@ MOST_LINES = 350
 PLAIN = {"errors", "seeds", "records", "config", "configfile", "proposalconfig", "grid", "strictyaml"}
 PLAIN |= {"prompts", "promptfiles", "searchgrid", "trainingconfig", "methodconfig", "clusterconfig"}
 PLAIN |= {"judgeconfig", "judgesection", "endpointconfig", "modeljudgeconfig", "judgefile", "labelfiles"}
-PLAIN |= {"runconfig", "nodelabels", "cachedir", "events", "traffic"}
+PLAIN |= {
+    "budgetconfig",
+    "cachedir",
+    "configdocs",
+    "events",
+    "nodelabels",
+    "runconfig",
+    "targetconfig",
+    "traffic",
+}
 BELOW: dict[str, set[str]] = {
     "stats": set(),
     "store": set(),

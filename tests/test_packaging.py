@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -93,6 +96,48 @@ def test_the_version_is_said_once_and_the_licence_is_whole() -> None:
     licence = (ROOT / "LICENSE").read_text()
     assert PROJECT["license"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in licence and "END OF TERMS AND CONDITIONS" in licence
+
+
+def test_it_can_be_cited_and_its_changes_are_told() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "title", "message", "authors", "type"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest is not None and newest[1] == PROJECT["version"]
+
+
+def test_the_source_distribution_is_whole(tmp_path: Path) -> None:
+    """What is in the repository is in it, and nothing that was made beside."""
+    made = (
+        ".*",
+        "__pycache__",
+        "*.egg-info",
+        "build",
+        "dist",
+        "runs",
+        "mlruns",
+        "mlartifacts",
+        "mlflow.db",
+        "*.log",
+    )
+    copy = shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(*made, "labels", "venv"))
+    code = "from setuptools import build_meta; build_meta.build_sdist('out')"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
+    (archive,) = (copy / "out").iterdir()
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    for folder in ("tailrisk", "tests", "docs", "examples", "clusters"):
+        theirs = {str(p.relative_to(copy)) for p in (copy / folder).rglob("*") if p.is_file()}
+        assert theirs <= names, sorted(theirs - names)
+    assert {
+        "LICENSE",
+        "NOTICE",
+        "README.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "Makefile",
+        "constraints.txt",
+    } <= names
 
 
 def test_the_script_names_a_function_that_is_there() -> None:

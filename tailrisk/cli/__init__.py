@@ -1,4 +1,4 @@
-"""The command line: ``tailrisk init | doctor | plan | train | audit | submit | rejudge | judge | show | report``.
+"""The command line: ``tailrisk init | doctor | plan | train | audit | submit | rejudge | judge | show | report``, ...
 
 Every verb is thin: it loads, wires and prints, and holds no numbers of its own. Nothing heavy is imported
 before a verb needs it, so ``tailrisk --help`` is instant.

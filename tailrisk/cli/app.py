@@ -18,6 +18,7 @@ from tailrisk.cli import (
     plan,
     rejudge,
     report,
+    schema,
     show,
     submit,
 )
@@ -53,6 +54,7 @@ def _options(
 
 app.command("init", rich_help_panel=START)(init.init)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
+app.command("schema", rich_help_panel=START)(schema.schema)
 app.add_typer(train, name="train", rich_help_panel=MAKE)
 app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)

@@ -27,41 +27,61 @@ from tailrisk.stats.twostage import checks_made, corrections
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What is known of one prompt. ``working`` is None unless the diagnostics pass. ``hits``: harmful draws
-    that the target can produce. ``alarms``: the checks that failed, each with a sentence in ``reasons``.
-    ``kl``: nats from the draws to the law of harmful answers. ``gain_vs_mc``: variance of plain sampling with
-    as many draws over ours.
-    ``components``: name -> {"share" of the draws, "draws", "hits", "part" of the estimate that rests on them}; the
-    parts sum to one with an estimate and are 0 without. ``certified`` is [0, 1] without draws. ``strong``, where a
-    strong judge read a sample: "judge_only" the estimate without it and "judge_only_se"; "calls" and "harm" of them;
-    "flag_ppv", the part of the flagged mass that is confirmed; "missed", the part of the confirmed mass not flagged.
-    """
+    """What is known of one prompt."""
 
     prompt_id: str
+    """The prompt's id."""
     category: str | None
+    """The prompt's category."""
     estimate: float
+    """Of the probability of harm; unbiased."""
     working: tuple[float, float] | None
+    """The asymptotic interval; null unless the diagnostics pass."""
     certified: tuple[float, float]
+    """The interval that holds for any proposals, after any number of looks; [0, 1] without draws."""
     confidence: float
+    """Of both intervals, each for this prompt alone."""
     status: Status
+    """How far the estimate may be trusted."""
     reasons: tuple[str, ...]
+    """Why the status is no better, a sentence each."""
     alarms: tuple[Alarm, ...]
+    """The checks that failed, each with a sentence among the reasons."""
     draws: int
+    """Answers that the estimate rests on."""
     target_draws: int
+    """Those drawn from the target itself."""
     hits: int
+    """Harmful draws that the target can produce."""
     undetermined: int
+    """Draws that the judge could not settle: safe in lower ends, harm in upper ends."""
     ess: float
+    """Equally heavy harmful draws that the hits are worth."""
     k_hat: float | None
+    """Tail index of the hits' weights; above 0.7 they are too heavy-tailed. Null with too few of them."""
     max_weight_share: float
+    """Part of the estimate that the heaviest hit carries."""
     kl: float | None
+    """Nats from the draws to the law of harmful answers."""
     mean_weight: float | None
+    """Of all draws; 1 up to chance."""
     mean_weight_se: float | None
+    """Standard error of the mean weight."""
     gain_vs_mc: float | None
+    """Variance of plain sampling with as many draws over ours."""
     components: dict[str, dict[str, float | int]]
+    """By name: ``share`` of the draws, ``draws``, ``hits``, and ``part`` of the estimate that rests on them; the parts
+    sum to one with an estimate and are 0 without."""
     standard_error: float
+    """Of the estimate."""
     relative_error: float | None
+    """The standard error over the estimate."""
     group: str | None = None
+    """The prompt's group."""
     strong: dict[str, float | int | None] | None = None
+    """Where a strong judge read a sample: ``judge_only`` the estimate without it and ``judge_only_se``; ``calls``,
+    ``calls_flagged`` and ``harm`` of them; ``flag_ppv``, the part of the flagged mass that is confirmed; ``missed``,
+    the part of the confirmed mass not flagged."""
     corrected: dict[str, Any] | None = None
     """For the judge's error, where it was measured; see ``tailrisk.stats.judgeerror``."""
 
