@@ -71,6 +71,8 @@ class PromptsConfig(Section):
     category: str | None = None
     group: str | None = None
     """Column of the group of prompts that are versions of one another (a base prompt and paraphrases)."""
+    perturbation: str | None = None
+    """Column of what was changed of a group's base prompt; empty for the base itself."""
 
 
 class BudgetConfig(Section):

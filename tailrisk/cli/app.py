@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tailrisk import __version__
-from tailrisk.cli import audit, doctor, guard, init, plan, rejudge, report, show, submit
+from tailrisk.cli import audit, doctor, guard, init, perturb, plan, rejudge, report, show, submit
 from tailrisk.cli.judge import judge
 from tailrisk.cli.train import train
 
@@ -41,6 +41,7 @@ def _options(
 app.command("init", rich_help_panel=START)(init.init)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.add_typer(train, name="train", rich_help_panel=MAKE)
+app.command("perturb", rich_help_panel=START)(perturb.perturb)
 app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)
 app.command("submit", rich_help_panel=RUN)(submit.submit)

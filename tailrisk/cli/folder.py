@@ -31,15 +31,10 @@ def _from_log(folder: Path) -> dict[str, Any]:
     from tailrisk.audit.review import review_record
     from tailrisk.audit.totals import judge_totals, strong_totals
     from tailrisk.config import Config
-    from tailrisk.records import Prompt
-    from tailrisk.store import read_manifest
+    from tailrisk.store import listed_prompts, read_manifest
 
     manifest = read_manifest(folder)
-    # Messages stay out of the manifest, and no estimate depends on them.
-    prompts = [
-        Prompt(id=p["id"], messages=(), category=p["category"], group=p["group"]) for p in manifest.prompts
-    ]
-    state = rebuild_folder(Config.model_validate(manifest.config), prompts, folder)
+    state = rebuild_folder(Config.model_validate(manifest.config), listed_prompts(manifest), folder)
     if state is None:
         raise StoreError(
             f"{folder}: nothing has been drawn yet; look again later, or run the audit again to resume it"

@@ -61,6 +61,7 @@ class Estimate:
     standard_error: float
     relative_error: float | None
     group: str | None = None
+    perturbation: str | None = None
     strong: dict[str, float | int | None] | None = None
     corrected: dict[str, Any] | None = None
     """For the judge's error, where it was measured; see ``tailrisk.stats.judgeerror``."""
