@@ -27,6 +27,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 def _from_log(folder: Path) -> dict[str, Any]:
     from tailrisk.audit.estimates import estimate_all
+    from tailrisk.audit.groups import groups_record
     from tailrisk.audit.recovery import rebuild_folder
     from tailrisk.audit.review import review_record
     from tailrisk.audit.totals import judge_totals, strong_totals
@@ -48,9 +49,10 @@ def _from_log(folder: Path) -> dict[str, Any]:
         "judge": judge_totals(state),
         **({} if state.config.strong_judge is None else {"strong": strong_totals(state)}),
     }
-    review = review_record(state)
+    estimates = estimate_all(state)
+    more = {"groups": groups_record(state, estimates), "review": review_record(state)}
     return {
         "audit": totals,
-        "estimates": [estimate.to_json() for estimate in estimate_all(state)],
-        **({} if review is None else {"review": review}),
+        "estimates": [estimate.to_json() for estimate in estimates],
+        **{name: part for name, part in more.items() if part is not None},
     }

@@ -40,6 +40,7 @@ def show(
     from rich.console import Console
 
     from tailrisk.report import tables, terminal
+    from tailrisk.report.groups import groups_view, in_words
 
     listed = tables.rows(summary["estimates"])
     console = wide(Console(highlight=False))
@@ -54,6 +55,10 @@ def show(
             console.print(
                 f"{r.prompt_id}: {r.status.value}: {'; '.join(r.reasons)}", markup=False, soft_wrap=True
             )
+    if (groups := groups_view(summary.get("groups"), listed)) is not None:
+        console.print(groups.claim, markup=False, soft_wrap=True)
+        for line in groups.lines:
+            console.print(in_words(line, groups.confidence), markup=False, soft_wrap=True)
     for line in judge_lines(folder, draws):
         console.print(line, markup=False, soft_wrap=True)
     if reviewed := summary.get("review"):
