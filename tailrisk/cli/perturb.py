@@ -207,7 +207,9 @@ def _source(
         # Without the value: what was given as the name of a key may be the key.
         first = error.errors(include_input=False, include_url=False)[0]
         field = str(first["loc"][0])
-        raise ConfigError(f"{OPTIONS.get(field, f'--{field}')}: {first['msg']}") from None
+        raise ConfigError(
+            f"{OPTIONS.get(field, f'--{field}')}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
     return endpoint_source(spec)
 
 

@@ -24,7 +24,13 @@ from tailrisk.perturbations.paraphrase import NoParaphraseError, Wanted, read_pa
 from tailrisk.proposalconfig import Section
 from tailrisk.records import JUDGE_GONE
 
-OPTIONS = {"timeout_s": "--timeout", "patience_s": "--patience", "url": "--url", "model": "--paraphrase"}
+OPTIONS = {
+    "timeout_s": "--timeout",
+    "patience_s": "--patience",
+    "url": "--url",
+    "model": "--paraphrase",
+    "key_env": "--key-env",
+}
 
 
 class ParaphraseEndpoint(Section):

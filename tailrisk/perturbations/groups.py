@@ -106,7 +106,7 @@ def row_of(prompt: Prompt) -> dict[str, Any]:
     alone = len(prompt.messages) == 1
     row: dict[str, Any] = {
         "id": prompt.id,
-        "prompt" if alone else "messages": prompt.text if alone else [dict(m) for m in prompt.messages],
+        "prompt": prompt.text if alone else [dict(m) for m in prompt.messages],
         "category": prompt.category,
         "group": prompt.group,
         "perturbation": prompt.perturbation,

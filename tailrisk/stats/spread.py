@@ -27,9 +27,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import polygamma
-from scipy.stats import f as f_law
-from scipy.stats import t as t_law
+from scipy.special import fdtrc, fdtri, polygamma, stdtr, stdtrit
 
 from tailrisk.records import FloatArray, Status
 from tailrisk.stats.estimate import Estimate
@@ -149,18 +147,18 @@ def spread(members: Sequence[Member], *, confidence: float) -> Spread | None:
 
     def excess(log_t: float, part: float, seen: float) -> float:
         t = math.exp(log_t)
-        return seen / (t + noise) - float(f_law.ppf(part, *freedom(t)))
+        return seen / (t + noise) - float(fdtri(*freedom(t), part))
 
     def end(part: float, seen: float) -> float:
         """The variance at which ``seen`` is this quantile; 0 where it is below it without any."""
-        if seen / noise <= float(f_law.ppf(part, *freedom(0.0))):
+        if seen / noise <= float(fdtri(*freedom(0.0), part)):
             return 0.0
         first, last = math.log(noise * 1e-9), math.log(noise + seen)
         while excess(last, part, seen) > 0:
             last += 2.0
         if excess(first, part, seen) <= 0:
             return 0.0
-        found = brentq(excess, first, last, args=(part, seen), xtol=1e-8)
+        found = brentq(excess, first, last, args=(part, seen), xtol=1e-6)
         return math.exp(float(found))  # type: ignore[arg-type]
 
     # Differences below the noise say that chance made them small, not that there can be no spread.
@@ -170,7 +168,7 @@ def spread(members: Sequence[Member], *, confidence: float) -> Spread | None:
         variance=seen - noise,
         low=math.sqrt(low),
         high=math.sqrt(high),
-        p_value=float(f_law.sf(seen / noise, *freedom(0.0))),
+        p_value=float(fdtrc(*freedom(0.0), seen / noise)),
         noise=math.sqrt(noise),
     )
 
@@ -238,7 +236,7 @@ def _worst(base: Member | None, others: Sequence[Member], found: Spread | None, 
     for m in used:
         variance = m.se**2 + base.se**2
         df = variance**2 / (m.se**4 / m.df + base.se**4 / base.df)
-        reach = float(t_law.ppf(1 - (1 - confidence) / (2 * len(used)), df)) * math.sqrt(variance)
+        reach = float(stdtrit(df, 1 - (1 - confidence) / (2 * len(used)))) * math.sqrt(variance)
         lows.append(m.log_p - base.log_p - reach)
         highs.append(m.log_p - base.log_p + reach)
     centre = float(np.mean([m.log_p for m in (base, *used)]))
@@ -288,7 +286,7 @@ def _effect(kind: str, groups: Sequence[Sequence[Member]], confidence: float) ->
     mean = float(w @ d / w.sum())
     scatter = max(float(w @ (d - mean) ** 2) / (n - 1), 1.0)
     error = math.sqrt(scatter / float(w.sum()))
-    reach = float(t_law.ppf(0.5 + confidence / 2, n - 1)) * error
+    reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
     return KindEffect(
         kind,
         n,
@@ -297,6 +295,6 @@ def _effect(kind: str, groups: Sequence[Sequence[Member]], confidence: float) ->
         math.exp(mean - reach),
         math.exp(mean + reach),
         math.sqrt(between),
-        2 * float(t_law.sf(abs(mean) / error, n - 1)),
+        2 * float(stdtr(n - 1, -abs(mean) / error)),
         None,
     )
