@@ -14,6 +14,36 @@ from tailrisk.proposalconfig import Section
 MOST_AT_ONCE = 8
 
 
+def address_of(value: str) -> str:
+    """The base of an API of chat completions, without a slash at its end. Raises ValueError."""
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("not an address; write it as http://host:8000/v1") from None
+    if "@" in parts.netloc:
+        # Not shown: it may hold a password.
+        raise ValueError("holds a name or a password; put the key in an environment variable (key_env)")
+    if parts.query or parts.fragment:
+        raise ValueError("has a '?' or '#' part; give the API's base alone (http://host:8000/v1)")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(f"{value!r} is not http:// or https:// with a host; such as http://host:8000/v1")
+    if parts.path.rstrip("/").endswith("/completions"):
+        raise ValueError(f"{value!r} is the address of a call; give the base before /chat/completions")
+    return value.rstrip("/")
+
+
+def name_of_key(value: str | None) -> str | None:
+    """The name of an environment variable that holds a key. Raises ValueError."""
+    if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+        # Not shown: it may be the key itself.
+        raise ValueError(
+            "is not the NAME of an environment variable (capital letters, digits and _, such as JUDGE_KEY); the "
+            "key itself never stands in a configuration"
+        )
+    return value
+
+
 class JudgeBudget(Section):
     """What one run of the command may ask of the endpoint; see ``tailrisk.judges.endpoint``."""
 
@@ -63,32 +93,12 @@ class EndpointJudge(JudgeSection):
     @field_validator("url")
     @classmethod
     def _address(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("not an address; write it as http://host:8000/v1") from None
-        if "@" in parts.netloc:
-            # Not shown: it may hold a password.
-            raise ValueError("holds a name or a password; put the key in an environment variable (key_env)")
-        if parts.query or parts.fragment:
-            raise ValueError("has a '?' or '#' part; give the API's base alone (http://host:8000/v1)")
-        if parts.scheme not in ("http", "https") or not host:
-            raise ValueError(f"{value!r} is not http:// or https:// with a host; such as http://host:8000/v1")
-        if parts.path.rstrip("/").endswith("/completions"):
-            raise ValueError(f"{value!r} is the address of a call; give the base before /chat/completions")
-        return value.rstrip("/")
+        return address_of(value)
 
     @field_validator("key_env")
     @classmethod
     def _name_of_the_key(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
-            # Not shown: it may be the key itself.
-            raise ValueError(
-                "is not the NAME of an environment variable (capital letters, digits and _, such as JUDGE_KEY); the "
-                "key itself never stands in a configuration"
-            )
-        return value
+        return name_of_key(value)
 
     @model_validator(mode="after")
     def _asks(self) -> EndpointJudge:

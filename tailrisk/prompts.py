@@ -25,6 +25,7 @@ PROMPT_COLUMNS = (
 ID_COLUMNS = ("id", "behaviorid", "index")
 CATEGORY_COLUMNS = ("category", "semanticcategory")
 GROUP_COLUMNS = ("group",)
+PERTURBATION_COLUMNS = ("perturbation",)
 CONTEXT_COLUMN = "contextstring"
 """HarmBench's context column: a text the request refers to, put before it as in the benchmark's own code."""
 ROLES = ("user", "assistant")
@@ -63,8 +64,8 @@ def read_prompts(path: Path, settings: PromptsConfig, name: str = "prompts.path"
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 over ids, messages and groups in order; categories, which are labels, do not count. Groups do,
-    because what is drawn depends on them."""
+    """SHA-256 over ids, messages and groups in order; categories and perturbations, which are labels, do not count.
+    Groups do, because what is drawn depends on them."""
     digest = hashlib.sha256()
     for prompt in prompts:
         group = "" if prompt.group is None else f" {json.dumps(prompt.group)}"
@@ -113,9 +114,16 @@ class _Columns:
     """Which column is what, from the names of all columns."""
 
     def __init__(
-        self, prompt: str, id: str | None, category: str | None, context: str | None, group: str | None
+        self,
+        prompt: str,
+        id: str | None,
+        category: str | None,
+        context: str | None,
+        group: str | None,
+        perturbation: str | None,
     ):
-        self.prompt, self.id, self.category, self.context, self.group = prompt, id, category, context, group
+        self.prompt, self.id, self.category, self.context = prompt, id, category, context
+        self.group, self.perturbation = group, perturbation
 
     @classmethod
     def find(cls, names: Sequence[str], settings: PromptsConfig, path: Path) -> _Columns:
@@ -132,6 +140,7 @@ class _Columns:
             _named(settings.category, "category", names, path) or _first(CATEGORY_COLUMNS, names),
             context,
             _named(settings.group, "group", names, path) or _first(GROUP_COLUMNS, names),
+            _named(settings.perturbation, "perturbation", names, path) or _first(PERTURBATION_COLUMNS, names),
         )
 
 
@@ -170,6 +179,7 @@ def _prompt(row: Mapping[str, Any], columns: _Columns) -> Prompt:
         messages=messages,
         category=_label(row, columns.category),
         group=_label(row, columns.group),
+        perturbation=_label(row, columns.perturbation),
     )
 
 

@@ -65,6 +65,8 @@ class Prompt:
     messages: tuple[dict[str, str], ...]
     category: str | None = None
     group: str | None = None
+    perturbation: str | None = None
+    """What makes it another than its group's base prompt; None: it is the base."""
 
     @property
     def text(self) -> str:

@@ -54,3 +54,5 @@ class PromptsConfig(Section):
     """Column of the categories that tables and reports group by."""
     group: str | None = None
     """Column of the group of prompts that are versions of one another (a base prompt and paraphrases)."""
+    perturbation: str | None = None
+    """Column of what was changed of a group's base prompt; empty for the base itself."""

@@ -42,6 +42,8 @@ class Case(NamedTuple):
     category: str | None = "misc"
     tilt: float = 0.5
     fails: bool = False
+    group: str | None = None
+    perturbation: str | None = None
 
 
 CASES = (
@@ -96,7 +98,13 @@ def make_run(
     run = {"run": {"name": folder.name, "dir": str(folder.parent), "seed": 3 + seed}}
     settings = config(folder, **{**run, **changes})
     prompts = [
-        Prompt(id=c.id, messages=({"role": "user", "content": f"prompt of {c.id}"},), category=c.category)
+        Prompt(
+            id=c.id,
+            messages=({"role": "user", "content": f"prompt of {c.id}"},),
+            category=c.category,
+            group=c.group,
+            perturbation=c.perturbation,
+        )
         for c in cases
     ]
     with RunStore.open(folder, make_manifest(settings, prompts, {"target.weights": "0" * 64})) as store:

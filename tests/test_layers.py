@@ -35,13 +35,14 @@ BELOW: dict[str, set[str]] = {
     "judges": {"models", "audit.protocols"},
     "models": {"audit.protocols"},
     "proposals": {"models", "audit.protocols"},
+    "perturbations": {"models", "judges"},
     "training": {"models", "proposals", "judges", "stats", "store.atomic", "audit.protocols"},
     "report": {"store", "stats"},
     "audit": {"stats", "store"},
     "cluster": {"audit", "judges", "proposals", "models", "training"},
     "tracking": {"audit", "store", "stats", "report"},
     "cli": {"audit", "cluster", "judges", "models", "report", "stats", "store", "tracking"}
-    | {"proposals", "training"},
+    | {"proposals", "training", "perturbations"},
 }
 HEAVY: dict[str, set[str]] = {
     "torch": {"models", "proposals", "training", "cluster"},
@@ -50,6 +51,7 @@ HEAVY: dict[str, set[str]] = {
     "deepspeed": {"training"},
     "aiohttp": {"judges", "cluster"},
     "fsspec": {"store"},
+    "sentence_transformers": {"perturbations"},
     "ray": {"cluster"},
     "mlflow": {"tracking"},
     "matplotlib": {"report"},

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,6 +81,20 @@ def test_a_group_column_may_be_named_and_counts_in_the_digest(load):
         ConfigError, match=r"prompts.group: .* has no column 'family'; its columns: prompt, base"
     ):
         load("p.jsonl", rows, group="family")
+
+
+def test_a_perturbation_is_a_label_of_its_group(load):
+    rows = [
+        {"prompt": "one", "group": "g", "Perturbation": ""},
+        {"prompt": "two", "group": "g", "Perturbation": "loud"},
+    ]
+    found = load("p.jsonl", rows)
+    assert [p.perturbation for p in found] == [None, "loud"]
+    renamed = [{**r, "how": r["Perturbation"]} for r in rows]
+    assert load("p.jsonl", renamed, perturbation="how") == found
+    assert prompts_digest(found) == prompts_digest([replace(p, perturbation=None) for p in found])
+    with pytest.raises(ConfigError, match=r"prompts.perturbation: .* has no column 'kind'"):
+        load("p.jsonl", rows, perturbation="kind")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def estimate_rounds(state: AuditState, ledger: PromptLedger, rounds: Sequence[Ro
     if state.judge is not None:
         wider = _judged(state, ledger, rounds, sampling_confidence(confidence))
         estimate = with_judge_error(estimate, wider, state.judge)
-    return replace(estimate, group=ledger.prompt.group)
+    return replace(estimate, group=ledger.prompt.group, perturbation=ledger.prompt.perturbation)
 
 
 def _judged(

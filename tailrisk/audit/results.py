@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tailrisk.audit.drawweights import DrawWeights, part_scales
+from tailrisk.audit.groups import groups_record
 from tailrisk.audit.review import review_record
 from tailrisk.audit.state import AuditState
 from tailrisk.records import BatchResult, Verdict
@@ -35,11 +36,11 @@ def write_results(
     totals: dict[str, Any],
     search: dict[str, Any] | None = None,
 ) -> None:
-    """``totals`` and ``search`` are parts of estimates.json, the second left out where there is none; so is the part
-    with the estimates after a review."""
+    """``totals`` and ``search`` are parts of estimates.json, the second left out where there is none; so are the parts
+    with the groups, and with the estimates after a review."""
     parts = {"audit": totals, "estimates": (e.to_json() for e in estimates)}
-    review = review_record(state)
-    more = {name: part for name, part in (("search", search), ("review", review)) if part is not None}
+    further = {"search": search, "groups": groups_record(state, estimates), "review": review_record(state)}
+    more = {name: part for name, part in further.items() if part is not None}
     write_json_atomic(folder / "estimates.json", {**parts, **more})
     strong = {} if state.config.strong_judge is None else second_readings(folder)
     results = exported(final_results(folder), folder / "draws.parquet", state.laws.names, strong)

@@ -15,6 +15,7 @@ from tailrisk.cli import (
     forecast,
     guard,
     init,
+    perturb,
     plan,
     rejudge,
     report,
@@ -56,6 +57,7 @@ app.command("init", rich_help_panel=START)(init.init)
 app.command("doctor", rich_help_panel=START)(doctor.doctor)
 app.command("schema", rich_help_panel=START)(schema.schema)
 app.add_typer(train, name="train", rich_help_panel=MAKE)
+app.command("perturb", rich_help_panel=START)(perturb.perturb)
 app.command("plan", rich_help_panel=RUN)(plan.plan)
 app.command("audit", rich_help_panel=RUN)(audit.audit)
 app.command("submit", rich_help_panel=RUN)(submit.submit)

@@ -27,19 +27,15 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 def _from_log(folder: Path) -> dict[str, Any]:
     from tailrisk.audit.estimates import estimate_all
+    from tailrisk.audit.groups import groups_record
     from tailrisk.audit.recovery import rebuild_folder
     from tailrisk.audit.review import review_record
     from tailrisk.audit.totals import judge_totals, strong_totals
     from tailrisk.config import Config
-    from tailrisk.records import Prompt
-    from tailrisk.store import read_manifest
+    from tailrisk.store import listed_prompts, read_manifest
 
     manifest = read_manifest(folder)
-    # Messages stay out of the manifest, and no estimate depends on them.
-    prompts = [
-        Prompt(id=p["id"], messages=(), category=p["category"], group=p["group"]) for p in manifest.prompts
-    ]
-    state = rebuild_folder(Config.model_validate(manifest.config), prompts, folder)
+    state = rebuild_folder(Config.model_validate(manifest.config), listed_prompts(manifest), folder)
     if state is None:
         raise StoreError(
             f"{folder}: nothing has been drawn yet; look again later, or run the audit again to resume it"
@@ -53,9 +49,10 @@ def _from_log(folder: Path) -> dict[str, Any]:
         "judge": judge_totals(state),
         **({} if state.config.strong_judge is None else {"strong": strong_totals(state)}),
     }
-    review = review_record(state)
+    estimates = estimate_all(state)
+    more = {"groups": groups_record(state, estimates), "review": review_record(state)}
     return {
         "audit": totals,
-        "estimates": [estimate.to_json() for estimate in estimate_all(state)],
-        **({} if review is None else {"review": review}),
+        "estimates": [estimate.to_json() for estimate in estimates],
+        **{name: part for name, part in more.items() if part is not None},
     }

@@ -53,15 +53,11 @@ def _opened(run: Path) -> tuple[RunStore, AuditState]:
     from tailrisk.audit.recovery import rebuild_folder
     from tailrisk.config import Config
     from tailrisk.errors import StoreError
-    from tailrisk.records import Prompt
-    from tailrisk.store import RunStore, read_manifest
+    from tailrisk.store import RunStore, listed_prompts, read_manifest
 
     manifest = read_manifest(run)
-    prompts = [
-        Prompt(id=p["id"], messages=(), category=p["category"], group=p["group"]) for p in manifest.prompts
-    ]
     store = RunStore.open(run, manifest)
-    state = rebuild_folder(Config.model_validate(manifest.config), prompts, run)
+    state = rebuild_folder(Config.model_validate(manifest.config), listed_prompts(manifest), run)
     if state is None:
         store.close()
         raise StoreError(f"{run}: nothing has been drawn yet")

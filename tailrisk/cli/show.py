@@ -59,6 +59,7 @@ def _print(folder: Path, summary: Mapping[str, Any], listed: Sequence[Row], limi
 
     from tailrisk.cli.otherjudges import judge_lines
     from tailrisk.report import tables, terminal
+    from tailrisk.report.groups import groups_view, in_words
 
     console = wide(Console(highlight=False))
     console.print(terminal.table(listed, width=console.width))
@@ -72,6 +73,10 @@ def _print(folder: Path, summary: Mapping[str, Any], listed: Sequence[Row], limi
             console.print(
                 f"{r.prompt_id}: {r.status.value}: {'; '.join(r.reasons)}", markup=False, soft_wrap=True
             )
+    if (groups := groups_view(summary.get("groups"), listed)) is not None:
+        console.print(groups.claim, markup=False, soft_wrap=True)
+        for line in groups.lines:
+            console.print(in_words(line, groups.confidence), markup=False, soft_wrap=True)
     for line in judge_lines(folder, draws):
         console.print(line, markup=False, soft_wrap=True)
     if reviewed := summary.get("review"):

@@ -154,15 +154,20 @@ def key_of(spec: config.EndpointJudge) -> str | None:
     """The key in this process's environment; None where none is asked for. Its value goes nowhere but to the server."""
     if spec.key_env is None:
         return None
-    key = os.environ.get(spec.key_env, "").strip()
-    if not key:
+    if (key := key_in(spec.key_env, "judge.key_env")) is None:
         raise ConfigError(
             f"judge.key_env: the environment variable {spec.key_env} is not set where the judge runs; set it there "
             f"(on a cluster: on every node, before Ray starts), or leave key_env out if the server wants no key"
         )
-    if not (key.isascii() and key.isprintable() and " " not in key):
+    return key
+
+
+def key_in(variable: str, setting: str) -> str | None:
+    """What the environment variable holds, None where it is not set; ``setting`` is what named it, for messages."""
+    key = os.environ.get(variable, "").strip()
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError(
-            f"judge.key_env: what the environment variable {spec.key_env} holds cannot be a key (spaces, line "
+            f"{setting}: what the environment variable {variable} holds cannot be a key (spaces, line "
             "breaks or letters beyond ASCII); set it again"
         )
-    return key
+    return key or None

@@ -20,6 +20,7 @@ from tailrisk.records import Status
 from tailrisk.report import figures, tables, terminal
 from tailrisk.report.clean import digest, visible
 from tailrisk.report.forecastpart import forecast_parts
+from tailrisk.report.groupfigures import groups_section
 from tailrisk.report.heatmap import heat_map
 from tailrisk.report.judge import FLOOR_TRUTHS, VERDICTS, JudgeView, error_in_words, judge_view, threshold_of
 from tailrisk.report.replay import Hit, Replay, read
@@ -131,6 +132,7 @@ def _context(
         "statuses": tables.by_status(listed),
         "meanings": tables.STATUS_MEANING,
         "heat": heat_map(manifest.component_names, shown),
+        "groups": groups_section(summary.get("groups"), listed),
         "method": method_of(manifest),
         "review": summary.get("review"),
         "reviewed": tables.rows((summary.get("review") or {}).get("estimates", ())),

@@ -56,6 +56,7 @@ class Row:
     components: Mapping[str, Mapping[str, float]]
     spent: float = 0.0
     group: str = ""
+    perturbation: str = ""
     judged: float | None = None
     resolved: bool = True
     strong: Mapping[str, float | None] | None = None
@@ -113,6 +114,7 @@ def row(record: Mapping[str, Any]) -> Row:
         gain_vs_mc=record.get("gain_vs_mc"),
         components=record.get("components") or {},
         group=visible(str(record.get("group") or "")),
+        perturbation=visible(str(record.get("perturbation") or "")),
         judged=None if known is None else float(record.get("estimate") or 0.0),
         resolved=known is None or bool(known["resolved"]),
         strong=record.get("strong"),

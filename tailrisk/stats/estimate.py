@@ -78,6 +78,8 @@ class Estimate:
     """The standard error over the estimate."""
     group: str | None = None
     """The prompt's group."""
+    perturbation: str | None = None
+    """What was changed of the group's base prompt; null for the base itself."""
     strong: dict[str, float | int | None] | None = None
     """Where a strong judge read a sample: ``judge_only`` the estimate without it and ``judge_only_se``; ``calls``,
     ``calls_flagged`` and ``harm`` of them; ``flag_ppv``, the part of the flagged mass that is confirmed; ``missed``,

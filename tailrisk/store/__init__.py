@@ -14,7 +14,7 @@ from tailrisk.store.export import (
 )
 from tailrisk.store.hits import hit_rows, write_hits
 from tailrisk.store.log import read_log
-from tailrisk.store.manifest import Manifest, make_manifest, read_manifest
+from tailrisk.store.manifest import Manifest, listed_prompts, make_manifest, read_manifest
 from tailrisk.store.runfolder import RunStore, replay
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "hit_rows",
     "judged_answers",
     "judgements",
+    "listed_prompts",
     "make_manifest",
     "other_judges",
     "read_log",

@@ -39,7 +39,7 @@ _NUMERIC = ("torch", "transformers")
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """``identity`` is compared on resume; ``config`` is the whole resolved configuration; ``prompts`` has
-    id, category, group and digest of every prompt (never its text); ``hashes`` come from the caller."""
+    id, category, group, perturbation and digest of every prompt (never its text); ``hashes`` come from the caller."""
 
     identity: dict[str, Any]
     config: dict[str, Any]
@@ -75,13 +75,33 @@ def make_manifest(
         identity=identity,
         config=resolved,
         prompts=[
-            {"id": p.id, "category": p.category, "group": p.group, "digest": prompt_digest(p)}
+            {
+                "id": p.id,
+                "category": p.category,
+                "group": p.group,
+                "perturbation": p.perturbation,
+                "digest": prompt_digest(p),
+            }
             for p in prompts
         ],
         hashes=hashes,
         versions=_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def listed_prompts(manifest: Manifest) -> list[Prompt]:
+    """The run's prompts as far as the manifest knows them: without messages, on which no estimate depends."""
+    return [
+        Prompt(
+            id=p["id"],
+            messages=(),
+            category=p["category"],
+            group=p["group"],
+            perturbation=p.get("perturbation"),
+        )
+        for p in manifest.prompts
+    ]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -1,15 +1,19 @@
-"""Groups of prompts reach the shares of the driver, and searched prompts begin from what the search chose."""
+"""Groups of prompts reach the shares of the driver and have a part in the results, and searched prompts begin from what
+the search chose."""
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from truth.searchtoy import SearchLaws, search_config
-from truth.tablelaws import TableLaws, audit_in_memory, toy_config, toy_prompts
+from truth.tablelaws import TableLaws, audit_in_memory, toy_config, toy_prompts, truth
 
 from tailrisk.audit.estimates import estimate_all
+from tailrisk.audit.groups import groups_record
 from tailrisk.audit.outlook import outlook
 from tailrisk.audit.recovery import rebuild
 from tailrisk.records import RoundPlan
@@ -64,3 +68,58 @@ def test_after_a_search_shares_begin_from_its_pilot():
     assert got[:, components] == pytest.approx(want)
     left_out = np.setdiff1d(np.arange(got.shape[1]), components)
     assert (got[:, left_out] == 0).all() and got.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_the_spread_over_a_group_is_that_of_the_true_probabilities():
+    gates = [2e-2, 2.1e-2, 2.05e-2, 0.2, 1e-2, 3e-3]
+    kinds = [None, "lower-case", "please", "quoted", None, None]
+    prompts = [
+        replace(p, group="b" if i < 4 else None, perturbation=kinds[i])
+        for i, p in enumerate(toy_prompts(gates))
+    ]
+    config = toy_config(
+        ("target", "good", "mild"),
+        seed=1,
+        budget={"draws": 6000, "pilot": 60, "rounds": 3},
+        stop={"log_width": 0.5},
+    )
+    state, _ = audit_in_memory(config, prompts, TableLaws(("target", "good", "mild")))
+    estimates = estimate_all(state)
+    assert [e.perturbation for e in estimates] == kinds
+    record = groups_record(state, estimates)
+    assert record is not None and json.loads(json.dumps(record, allow_nan=False)) == record
+    (found,) = record["groups"]
+    assert found["group"] == "b" and found["base"] == "p00" and found["measured"] == 4
+    assert found["members"] == ["p00", "p01", "p02", "p03"] and found["verdict"] == "sensitive"
+    true = [math.log(truth(gate)) for gate in gates[:4]]
+    assert found["spread"]["low"] <= np.std(true, ddof=1) <= found["spread"]["high"]
+    assert found["spread"]["sd"] == pytest.approx(np.std(true, ddof=1), rel=0.2)
+    worst = found["worst"]
+    assert worst["kind"] == "quoted" and worst["low"] <= math.exp(true[3] - true[0]) <= worst["high"]
+    assert {k["kind"]: k["groups"] for k in record["kinds"]} == {"lower-case": 1, "please": 1, "quoted": 1}
+
+
+def test_prompts_without_companions_are_no_groups():
+    prompts = [replace(p, group=f"g{i}") for i, p in enumerate(toy_prompts(GATES[:2]))]
+    config = toy_config(seed=3, budget={"draws": 300, "pilot": 40})
+    state, _ = audit_in_memory(config, prompts, TableLaws())
+    assert groups_record(state, estimate_all(state)) is None
+
+
+def test_before_a_hit_of_its_own_a_member_draws_from_what_found_the_harm_of_its_group():
+    """Two groups whose harm other components find: prompts without hits take their own group's."""
+    config = toy_config(seed=5, budget={"draws": 4000, "pilot": 30, "rounds": 1})
+    prompts = toy_prompts([0.1, 0.1, 1e-7])
+    state, log = audit_in_memory(config, prompts, TableLaws())
+    records = pilot_of(log, 1)
+    shares = {}
+    for group in ("a", None):
+        named = [replace(p, group=group) for p in prompts]
+        again = rebuild(config, named, state.laws, records)
+        shares[group] = outlook(again, again.open_ledgers).shares[2]
+    estimates = estimate_all(rebuild(config, prompts, state.laws, records))
+    if estimates[2].hits:
+        pytest.skip("the rare one was hit in the pilot")
+    # The start counts as one prompt more among all prompts; in a group it counts for less.
+    even = (1 - config.budget.target_share) / (len(shares[None]) - 1)
+    assert np.abs(shares["a"][1:] - even).sum() > np.abs(shares[None][1:] - even).sum()
