@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from tailrisk.errors import StoreError
 from tailrisk.report import judgefigures, tables
 from tailrisk.report.clean import digest, visible
+from tailrisk.report.material import Material
 from tailrisk.report.sensitivity import Change, Sensitivity
 from tailrisk.report.tables import Row
+from tailrisk.report.words import threshold_of
 from tailrisk.stats.judgeerror import JudgeBounds, judge_bounds, rogan_gladen
 from tailrisk.stats.judging import Confusion
 from tailrisk.store import Manifest, other_judges
@@ -63,16 +65,11 @@ class JudgeView:
     figures: Mapping[str, str]
 
 
-def judge_view(
-    folder: Path,
-    manifest: Manifest,
-    listed: Sequence[Row],
-    sensitivity: Sensitivity | None,
-    *,
-    draws: int,
-    redact: bool,
-) -> JudgeView:
-    """``listed``: rows of all prompts; ``draws``: how many the log has. Errors: StoreError for a damaged file."""
+def judge_view(m: Material) -> JudgeView:
+    """Errors: StoreError for a damaged file."""
+    folder, manifest, listed = m.folder, m.manifest, m.rows
+    sensitivity, redact = m.sensitivity, m.redact
+    draws = sum(map(sum, m.replay.draws.values()))
     check = kept_check(folder)
     others, unread = _others(folder, draws, redact=redact)
     figures: dict[str, str] = {}
@@ -124,12 +121,6 @@ def error_in_words(folder: Path) -> str:
 
 def _error(check: JudgeCheck, manifest: Manifest) -> JudgeBounds:
     return judge_bounds(Confusion(*check.counts), float(manifest.config["stop"]["confidence"]))
-
-
-def threshold_of(judge: Mapping[str, Any]) -> float | None:
-    """The score from which on a judge of these settings calls an answer harm; None where it has none."""
-    value = judge.get("threshold")
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _rates(rates: Mapping[str, Any]) -> list[tuple[str, str, str]]:

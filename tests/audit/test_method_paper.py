@@ -40,7 +40,7 @@ from tailrisk.errors import ConfigError, ModelError
 from tailrisk.grid import cells, law_cells, paper_size
 from tailrisk.records import BatchResult, Prompt, RoundPlan, Samples, Status
 from tailrisk.report import render_report
-from tailrisk.report.html import checks
+from tailrisk.report.validity import checks
 from tailrisk.report.replay import Replay
 from tailrisk.store import RunStore, make_manifest
 

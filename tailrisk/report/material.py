@@ -1,0 +1,112 @@
+"""What all sections of a report are made of: the run folder, read once.
+
+``gather`` reads the manifest, the estimates and, in one pass, the log; each section then has a function from
+``Material`` to a plain dataclass, its view, which the HTML page, report.json and the Markdown form are written from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tailrisk.errors import StoreError
+from tailrisk.report import tables
+from tailrisk.report.replay import Replay, read
+from tailrisk.report.sensitivity import Sensitivity, Tally
+from tailrisk.report.tables import Row
+from tailrisk.report.words import threshold_of
+from tailrisk.store import Manifest, read_manifest
+
+MOST_PROMPTS = 1000
+"""Prompts that are listed one by one, the largest upper ends; a browser does not show a hundred thousand rows."""
+FIRST_ROUND = {"mixture": "pilot", "paper": "search", "search": "search"}
+"""Method -> what its round 0 is called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """``rows``: all prompts, the largest upper end first; ``shown``: those that are listed one by one. ``redact``: no
+    answer is shown."""
+
+    folder: Path
+    manifest: Manifest
+    summary: Mapping[str, Any]
+    rows: Sequence[Row]
+    shown: Sequence[Row]
+    replay: Replay
+    sensitivity: Sensitivity | None
+    redact: bool
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.manifest.config
+
+    @property
+    def totals(self) -> Mapping[str, Any]:
+        """The "audit" part of estimates.json."""
+        return self.summary.get("audit") or {}
+
+    @property
+    def method(self) -> str:
+        return (self.config.get("method") or {}).get("kind", "mixture")
+
+    @property
+    def first_round(self) -> str:
+        return FIRST_ROUND.get(self.method, "pilot")
+
+    @property
+    def confidence(self) -> float:
+        return float(self.config["stop"]["confidence"])
+
+    @property
+    def strong(self) -> bool:
+        """Whether a strong judge's word is what counts."""
+        return any(r.strong for r in self.rows)
+
+
+def gather(run_folder: Path, *, redact: bool = False, summary: Mapping[str, Any] | None = None) -> Material:
+    """``summary`` is what estimates.json holds; give it for a run that has none yet because it is still going on.
+
+    Raises:
+        StoreError: not a run folder, no estimates yet, or a damaged log.
+    """
+    folder = Path(run_folder)
+    manifest = read_manifest(folder)
+    summary = summary if summary is not None else read_summary(folder)
+    listed = tables.rows(summary["estimates"])
+    shown = listed[:MOST_PROMPTS]
+    tally = Tally(threshold_of(manifest.config["judge"]))
+    replayed = read(
+        folder,
+        manifest.component_names,
+        corrected=bool((summary.get("audit") or {}).get("corrected")),
+        shown={r.prompt_id for r in shown},
+        seen=tally.add,
+    )
+    return Material(
+        folder=folder,
+        manifest=manifest,
+        summary=summary,
+        rows=listed,
+        shown=shown,
+        replay=replayed,
+        sensitivity=tally.done(tuple(replayed.failures)),
+        redact=redact,
+    )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """estimates.json of a finished run."""
+    path = folder / "estimates.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: no estimates.json yet; run the audit to its end first") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); resume the audit to write it again") from error
+    if not isinstance(summary, dict) or not isinstance(summary.get("estimates"), list):
+        raise StoreError(f"{path}: holds no list of estimates; resume the audit to write it again")
+    return summary
