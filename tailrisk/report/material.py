@@ -13,31 +13,44 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.errors import StoreError
+from tailrisk.records import BatchResult, FloatArray, PromptPlan, Status
 from tailrisk.report import tables
 from tailrisk.report.replay import Replay, read
+from tailrisk.report.running import History, Running
 from tailrisk.report.sensitivity import Sensitivity, Tally
 from tailrisk.report.tables import Row
+from tailrisk.report.wholedraws import WholeDraws
 from tailrisk.report.words import threshold_of
+from tailrisk.stats import RoundDraws
 from tailrisk.store import Manifest, read_manifest
 
 MOST_PROMPTS = 1000
 """Prompts that are listed one by one, the largest upper ends; a browser does not show a hundred thousand rows."""
+WORST = 10
+"""Prompts of which statements are made that hold for all prompts at once."""
+TRACED = 12
+"""Prompts whose estimates are followed round by round."""
 FIRST_ROUND = {"mixture": "pilot", "paper": "search", "search": "search"}
 """Method -> what its round 0 is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """``rows``: all prompts, the largest upper end first; ``shown``: those that are listed one by one. ``redact``: no
-    answer is shown."""
+    """``rows``: all prompts, the largest upper end first; ``shown``: those that are listed one by one; ``judged``: what
+    is known of the probability of what is *judged* harm, by prompt, which is the rows' own where the judge's error is
+    not known. ``running``: None with a strong judge, whose word is not had draw by draw. ``whole``: draws of the
+    ``WORST`` prompts, as far as they are few enough to be held. ``redact``: no answer is shown."""
 
     folder: Path
     manifest: Manifest
     summary: Mapping[str, Any]
     rows: Sequence[Row]
     shown: Sequence[Row]
+    judged: Mapping[str, Row]
     replay: Replay
     sensitivity: Sensitivity | None
+    running: Running | None
+    whole: Mapping[str, Sequence[RoundDraws]]
     redact: bool
 
     @property
@@ -78,24 +91,43 @@ def gather(run_folder: Path, *, redact: bool = False, summary: Mapping[str, Any]
     summary = summary if summary is not None else read_summary(folder)
     listed = tables.rows(summary["estimates"])
     shown = listed[:MOST_PROMPTS]
-    tally = Tally(threshold_of(manifest.config["judge"]))
+    strong = any(r.strong for r in listed)
+    settled = [r.prompt_id for r in listed if r.status is not Status.FAILED]
+    tally, history = Tally(threshold_of(manifest.config["judge"])), History()
+    whole = WholeDraws([] if strong else settled[:WORST])
+
+    def seen(result: BatchResult, plan: PromptPlan, log_w: FloatArray) -> None:
+        tally.add(result, plan, log_w)
+        if not strong:
+            history.add(result, plan, log_w)
+            whole.add(result, plan, log_w)
+
     replayed = read(
         folder,
         manifest.component_names,
         corrected=bool((summary.get("audit") or {}).get("corrected")),
         shown={r.prompt_id for r in shown},
-        seen=tally.add,
+        seen=seen,
     )
+    confidence = float(manifest.config["stop"]["confidence"])
     return Material(
         folder=folder,
         manifest=manifest,
         summary=summary,
         rows=listed,
         shown=shown,
+        judged=_judged(summary["estimates"]),
         replay=replayed,
         sensitivity=tally.done(tuple(replayed.failures)),
+        running=None if strong else history.done(settled[:TRACED], replayed.rounds, confidence),
+        whole=whole.rounds(),
         redact=redact,
     )
+
+
+def _judged(records: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
+    rows = (tables.row({k: v for k, v in record.items() if k != "corrected"}) for record in records)
+    return {r.prompt_id: r for r in rows}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tailrisk.report.evidence import Evidence, evidence_view
 from tailrisk.report.headline import Headline, headline_view
 from tailrisk.report.judge import JudgeView, judge_view
 from tailrisk.report.material import Material
+from tailrisk.report.populations import Populations, populations_view
 from tailrisk.report.prompts import Prompts, prompts_view
 from tailrisk.report.reproduction import Reproduction, reproduction_view
 from tailrisk.report.validity import Validity, validity_view
@@ -28,6 +29,7 @@ class Report:
     schema: Literal["tailrisk.report/1"] = SCHEMA
     headline: Headline
     prompts: Prompts
+    populations: Populations
     judge: JudgeView
     evidence: Evidence
     validity: Validity
@@ -40,6 +42,7 @@ def report_of(m: Material) -> Report:
     return Report(
         headline=headline_view(m),
         prompts=prompts_view(m),
+        populations=populations_view(m),
         judge=judge_view(m),
         evidence=evidence_view(m),
         validity=validity_view(m),
