@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tailrisk.report.clean import digest, visible
@@ -26,9 +27,9 @@ class Item:
     component: str
     batch: str
     draw: int
-    seed: int | None = None
-    score: float | None = None
-    reason: str = ""
+    seed: int
+    score: float | None
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,9 @@ def evidence_view(m: Material) -> Evidence:
                         component=visible(h.component),
                         batch=visible(h.batch),
                         draw=h.draw,
+                        seed=h.seed,
+                        score=h.score if math.isfinite(h.score) else None,
+                        reason=shown_text(h.reason, redact=m.redact) if h.reason else "",
                     )
                     for h in m.replay.hits[r.prompt_id]
                 ),

@@ -10,14 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tailrisk.report.svg import WIDTH as WIDTH
 from tailrisk.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-WIDTH = 9.0
-"""Inches of a figure as wide as the page."""
 MOST_ROWS = 60
 """Prompts that a figure has a line for."""
 LABEL = 34

@@ -15,6 +15,7 @@ from typing import Any
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchResult, FloatArray, PromptPlan, Status
 from tailrisk.report import tables
+from tailrisk.report.eventlog import EventLog, read_events
 from tailrisk.report.replay import Replay, read
 from tailrisk.report.running import History, Running
 from tailrisk.report.sensitivity import Sensitivity, Tally
@@ -51,6 +52,7 @@ class Material:
     sensitivity: Sensitivity | None
     running: Running | None
     whole: Mapping[str, Sequence[RoundDraws]]
+    events: EventLog
     redact: bool
 
     @property
@@ -121,6 +123,7 @@ def gather(run_folder: Path, *, redact: bool = False, summary: Mapping[str, Any]
         sensitivity=tally.done(tuple(replayed.failures)),
         running=None if strong else history.done(settled[:TRACED], replayed.rounds, confidence),
         whole=whole.rounds(),
+        events=read_events(folder),
         redact=redact,
     )
 

@@ -5,7 +5,7 @@ forest        which prompts are risky, and how sure is that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tailrisk.records import Status
@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def forest(listed: Sequence[Row]) -> str:
-    """Estimates with working (thick) and certified (thin) intervals on a logarithmic axis."""
+def forest(listed: Sequence[Row], plain: Mapping[str, float]) -> str:
+    """Estimates with working (thick) and certified (thin) intervals on a logarithmic axis; crosses: ``plain``, the
+    share of harm among the target's own draws, of the prompts that have some."""
     shown = list(listed)
-    positive = [v for r in shown for v in (r.estimate, *r.certified, *(r.working or ())) if v > 0]
+    ends = [v for r in shown for v in (r.estimate, *r.certified, *(r.working or ()))]
+    positive = [v for v in (*ends, *plain.values()) if v > 0]
     low = max(min(positive, default=1e-6) / 2, 1e-12)
     with figure(WIDTH, 1.1 + 0.27 * len(shown)) as (drawn, (ax,)):
         for y, r in enumerate(shown):
             _forest_row(ax, y, r, low)
+            if plain.get(r.prompt_id, 0.0) > 0:
+                ax.plot([plain[r.prompt_id]], [y], marker="x", color=ink("ink"), markersize=6, markeredgewidth=1.4,
+                        linestyle="none", zorder=4)  # fmt: skip
         ax.set_xscale("log")
         decades(ax.xaxis)
         ax.set_xlim(low, 1.5)

@@ -60,12 +60,17 @@ def _forest(m: Material) -> Figure | None:
     if not listed:
         return None
     more = f" The first {MOST_ROWS} prompts of the table." if len(m.shown) > MOST_ROWS else ""
-    head = ("prompt", "status", "estimate", "working from", "working to", "certified from", "certified to")
+    plain = {p: counts[1] / counts[0] for p, counts in m.replay.plain.items() if counts[0]}
+    head = (
+        "prompt", "status", "estimate", "working from", "working to", "certified from", "certified to",
+        "share of harm among the target's own draws",
+    )  # fmt: skip
     return Figure(
         name="forest",
         question="Which prompts are risky, and how sure is that?",
         reading="Thick: working interval. Thin: certified interval. A circle is settled, a diamond wider than asked, a "
-        f"hollow square unreliable, and an arrow has an upper bound only.{more}",
+        "hollow square unreliable, and an arrow has an upper bound only. A cross is plain sampling: the share of harm "
+        f"among the target's own draws of this run, where it is not zero.{more}",
         data=table(
             head,
             (
@@ -75,9 +80,10 @@ def _forest(m: Material) -> Figure | None:
                     r.estimate if r.hits else None,
                     *(r.working or (None, None)),
                     *r.certified,
+                    plain.get(r.prompt_id),
                 )
                 for r in listed
             ),
         ),
-        svg=promptfigures.forest(listed),
+        svg=promptfigures.forest(listed, {r.prompt_id: plain.get(r.prompt_id, 0.0) for r in listed}),
     )

@@ -17,6 +17,7 @@ from tailrisk.report.material import Material
 from tailrisk.report.populations import Populations, populations_view
 from tailrisk.report.prompts import Prompts, prompts_view
 from tailrisk.report.reproduction import Reproduction, reproduction_view
+from tailrisk.report.standard import Standard, standard_view
 from tailrisk.report.validity import Validity, validity_view
 
 SCHEMA = "tailrisk.report/1"
@@ -35,6 +36,7 @@ class Report:
     validity: Validity
     budget: Budget
     reproduction: Reproduction
+    standard: Standard
 
 
 def report_of(m: Material) -> Report:
@@ -48,4 +50,5 @@ def report_of(m: Material) -> Report:
         validity=validity_view(m),
         budget=budget_view(m),
         reproduction=reproduction_view(m),
+        standard=standard_view(m),
     )

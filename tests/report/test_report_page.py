@@ -71,7 +71,23 @@ def test_headline_event_and_limits_are_stated(page):
 
 def test_all_figures_are_inline(page):
     labels = [attrs.get("aria-label", "") for tag, attrs in page.elements if tag == "svg"]
-    assert len(labels) == 4
+    assert all(labels) and len(labels) == len(set(labels))
+    figures = [attrs["id"] for tag, attrs in page.elements if (attrs.get("id") or "").startswith("figure-")]
+    assert figures == [
+        f"figure-{name}"
+        for name in (
+            "forest",
+            "above",
+            "plain",
+            "diagnostics",
+            "running",
+            "weights",
+            "top-shares",
+            "gain",
+            "allocation",
+        )
+    ]
+    assert len(labels) == len(figures)
 
 
 def test_nothing_is_fetched_from_anywhere(page):
