@@ -16,7 +16,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
     Raises:
         StoreError: not a run folder, or a damaged one.
     """
-    from tailrisk.report.html import read_summary
+    from tailrisk.report import read_summary
 
     if not folder.is_dir():
         raise StoreError(f"{folder}: no such folder; give a run folder, such as runs/NAME")

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrisk.audit.protocols import Silent
+from tailrisk.cli import guard
 from tailrisk.cli.clusterview import exposure, watch_cluster
 from tailrisk.cli.progress import Lines, Live
 from tailrisk.cli.remoterun import Sender, check_run_dir, open_mirror
 from tailrisk.cli.runlog import LogObserver, run_log, waiting_told
+from tailrisk.cli.source import source_state
 from tailrisk.events import event
 from tailrisk.report import tables
 
@@ -158,6 +160,7 @@ def conduct(checked: Checked, console: Console, *, live: bool, workers: Workers)
         stack.enter_context(run_log(folder))
         keep_check(folder, named_check(config))
         event("opened", folder=place, resumed=store.resumed, rounds=len(store.plans))
+        event("command", line=guard.state.resume or "", source=source_state())
         further: list[Observer] = []
         if mirror is not None:
             store.guard = mirror.check

@@ -14,16 +14,13 @@ AsText = Callable[[float | None], str]
 
 @dataclass(frozen=True, slots=True)
 class ForecastView:
-    """A forecast for readers: ``lines`` (what, certified, model), ``said`` sentences, ``warnings``, and the curve's
-    ``points`` (n, then one text a column)."""
+    """A forecast for readers: ``lines`` (what, certified, model), ``said`` sentences of fresh prompts, ``warnings``."""
 
     data: Mapping[str, Any]
     headline: str
     lines: list[tuple[str, str, str]]
     said: list[str]
     warnings: list[str]
-    columns: list[str]
-    points: list[list[str]]
     asked: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -33,10 +30,7 @@ class ForecastView:
 
 def view(data: Mapping[str, Any], *, asked: bool = True) -> ForecastView:
     """``asked``: somebody ran ``tailrisk forecast``; else it is the uniform one that every report has."""
-    columns, points = _points(data["curve"])
-    return ForecastView(
-        data, headline(data), lines(data), fresh_in_words(data), warnings(data), columns, points, asked
-    )
+    return ForecastView(data, headline(data), lines(data), fresh_in_words(data), warnings(data), asked)
 
 
 def headline(data: Mapping[str, Any]) -> str:
@@ -177,11 +171,11 @@ COLUMNS = {
 }
 
 
-def _points(curve: Mapping[str, Sequence[float | None]]) -> tuple[list[str], list[list[str]]]:
-    """The curve as a table, a row a decade."""
+def curve_columns(
+    curve: Mapping[str, Sequence[float | None]],
+) -> tuple[list[str], list[list[float | None]]]:
+    """Names of the curve's columns, and its rows, the number of queries first; a row a decade."""
     names = [name for name in COLUMNS if name in curve]
     step = max((len(curve["n"]) - 1) // max(round(math.log10(curve["n"][-1] or 1)), 1), 1)
     picked = range(0, len(curve["n"]), step)
-    return [COLUMNS[n] for n in names], [
-        [count(curve["n"][i]), *(chance(curve[n][i]) for n in names)] for i in picked
-    ]
+    return [COLUMNS[n] for n in names], [[curve["n"][i], *(curve[n][i] for n in names)] for i in picked]

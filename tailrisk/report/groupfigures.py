@@ -6,12 +6,12 @@ kinds    which perturbations raise or lower the probability
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tailrisk.records import Status
 from tailrisk.report.figures import WIDTH, decades
-from tailrisk.report.groups import VERDICTS, GroupsView, Kind, Line, groups_view
+from tailrisk.report.groups import VERDICTS, Kind, Line
 from tailrisk.report.svg import figure, ink, to_svg
 from tailrisk.report.tables import Row
 
@@ -22,29 +22,6 @@ MOST_GROUPS = 25
 MOST_MEMBERS = 30
 MOST_KINDS = 40
 LABEL = 30
-
-
-class GroupsSection(NamedTuple):
-    """What the page's section needs: the view and its figures, '' where there is nothing to draw."""
-
-    view: GroupsView
-    figure: str
-    kinds_figure: str
-    most_groups: int = MOST_GROUPS
-
-    def to_json(self) -> dict[str, Any]:
-        return self.view.to_json()
-
-
-def groups_section(record: Mapping[str, Any] | None, listed: Sequence[Row]) -> GroupsSection | None:
-    """None for a run without groups; arguments as for ``groups_view``."""
-    view = groups_view(record, listed)
-    if view is None:
-        return None
-    drawable = any(r.status is not Status.FAILED for line in view.lines for r in line.members)
-    return GroupsSection(
-        view, groups(view.lines) if drawable else "", kinds(view.kinds) if view.kinds else ""
-    )
 
 
 def groups(lines: Sequence[Line]) -> str:

@@ -7,7 +7,7 @@ page's colours. It shows the prompts of the forest plot and as many columns as a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from tailrisk.records import Status
 from tailrisk.report.clean import visible
@@ -17,7 +17,8 @@ from tailrisk.report.tables import Row, percent
 MOST_COLUMNS = 20
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True)
+class Found:
     """What a column found of a prompt. ``part``: of the estimate, None if there is nothing to divide (no hits,
     no draws, or a record of before parts were recorded); ``share``: of the prompt's draws."""
 
@@ -35,7 +36,8 @@ class Found(NamedTuple):
         return f"{part}{percent(self.share)} of the draws ({self.hits:,} hits in {self.draws:,} draws)"
 
 
-class Column(NamedTuple):
+@dataclass(frozen=True)
+class Column:
     """One component, or in the last column all that have none of their own. ``mean`` of part and share, over
     the ``prompts`` that have a part here, those without a line included; None if there are none."""
 
@@ -45,14 +47,16 @@ class Column(NamedTuple):
     prompts: int = 0
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True)
+class Line:
     """A prompt; a cell is None where the column is not among the prompt's components."""
 
     row: Row
     cells: tuple[Found | None, ...]
 
 
-class HeatMap(NamedTuple):
+@dataclass(frozen=True)
+class HeatMap:
     """``left_out``: prompts without a line, besides the ``failed`` ones, which count nowhere. ``joined``:
     components in the last column, 0 if each has its own. ``unrecorded``: some prompt has an estimate and no
     parts of it. ``data``: prompt, component and what it found, for all prompts and what they drew from."""
@@ -130,4 +134,4 @@ def _with_mean(column: Column, usable: Sequence[Row]) -> Column:
     if not here:
         return column
     part, share = (sum(values) / len(here) for values in zip(*here, strict=True))
-    return column._replace(mean=(part, share), prompts=len(here))
+    return replace(column, mean=(part, share), prompts=len(here))

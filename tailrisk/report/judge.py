@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from tailrisk.errors import StoreError
 from tailrisk.report import judgefigures, tables
 from tailrisk.report.clean import digest, visible
+from tailrisk.report.exhibit import Table, table
+from tailrisk.report.material import Material
 from tailrisk.report.sensitivity import Change, Sensitivity
 from tailrisk.report.tables import Row
+from tailrisk.report.words import threshold_of
 from tailrisk.stats.judgeerror import JudgeBounds, judge_bounds, rogan_gladen
 from tailrisk.stats.judging import Confusion
 from tailrisk.store import Manifest, other_judges
@@ -31,7 +36,8 @@ FOLDER = "judges"
 """In the run folder: one folder for each judge beside the run's own."""
 
 
-class Other(NamedTuple):
+@dataclass(frozen=True)
+class Other:
     """Another judge that has read the draws. ``stale``: not all of those that are there now."""
 
     name: str
@@ -46,35 +52,32 @@ class Other(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgeView:
-    """All that the template shows. ``check`` is None where the judge's error is not known."""
+    """All that the template shows. ``check`` is None where the judge's error is not known. ``changes``: the listed
+    prompts' estimates if answers were judged a little otherwise."""
 
     settings: list[tuple[str, str]]
     hashes: list[tuple[str, str]]
-    check: JudgeCheck | None
+    check: Annotated[JudgeCheck | None, Field(exclude=True)]
     rates: list[tuple[str, str, str]]
     both_ways: list[tuple[str, str, str]]
     resolution: float | None
     undetermined: tuple[int, int]
-    sensitivity: Sensitivity | None
-    bounds: tuple[Change, ...]
+    sensitivity: Annotated[Sensitivity | None, Field(exclude=True)]
+    bounds: Annotated[tuple[Change, ...], Field(exclude=True)]
+    changes: Table
     others: list[Other]
     unread: list[str]
     floor: list[tuple[float, list[float]]]
-    figures: Mapping[str, str]
+    figures: Annotated[Mapping[str, str], Field(exclude=True)]
 
 
-def judge_view(
-    folder: Path,
-    manifest: Manifest,
-    listed: Sequence[Row],
-    sensitivity: Sensitivity | None,
-    *,
-    draws: int,
-    redact: bool,
-) -> JudgeView:
-    """``listed``: rows of all prompts; ``draws``: how many the log has. Errors: StoreError for a damaged file."""
+def judge_view(m: Material) -> JudgeView:
+    """Errors: StoreError for a damaged file."""
+    folder, manifest, listed = m.folder, m.manifest, m.rows
+    sensitivity, redact = m.sensitivity, m.redact
+    draws = sum(map(sum, m.replay.draws.values()))
     check = kept_check(folder)
-    others, unread = _others(folder, draws, redact=redact)
+    others, unread = _others(folder, {r.prompt_id for r in m.shown}, draws, redact=redact)
     figures: dict[str, str] = {}
     if check is not None and check.content["scores"]["harm"]:
         figures["scores"] = judgefigures.scores(
@@ -82,6 +85,8 @@ def judge_view(
         )
     for i, other in enumerate(others):
         figures[other.name] = judgefigures.two_judges(listed, other.rows, f"judges-{i}")
+    known = check is not None and sensitivity is not None
+    bounds = _at_bounds(sensitivity, _error(check, manifest)) if known else ()
     return JudgeView(
         settings=settings_in_words(manifest.config["judge"], redact=redact),
         hashes=[(visible(k), visible(v)) for k, v in manifest.hashes.items() if k.startswith("judge")],
@@ -91,14 +96,19 @@ def judge_view(
         resolution=None if check is None else _error(check, manifest).resolution,
         undetermined=(sum(r.undetermined for r in listed), sum(r.draws for r in listed)),
         sensitivity=sensitivity,
-        bounds=()
-        if check is None or sensitivity is None
-        else _at_bounds(sensitivity, _error(check, manifest)),
+        bounds=bounds,
+        changes=_changes(m, (() if sensitivity is None else sensitivity.changes) + bounds),
         others=others,
         unread=unread,
         floor=[(f, [(p + f * (1 - p)) / p for p in FLOOR_TRUTHS]) for f in FLOOR_RATES],
         figures=figures,
     )
+
+
+def _changes(m: Material, changes: Sequence[Change]) -> Table:
+    listed = [r.prompt_id for r in m.shown if changes and r.prompt_id in changes[0].values]
+    rows = ((prompt, *(change.values[prompt] for change in changes)) for prompt in listed)
+    return table(("prompt", *(change.label for change in changes)), rows)
 
 
 def settings_in_words(judge: Mapping[str, Any], *, redact: bool) -> list[tuple[str, str]]:
@@ -124,12 +134,6 @@ def error_in_words(folder: Path) -> str:
 
 def _error(check: JudgeCheck, manifest: Manifest) -> JudgeBounds:
     return judge_bounds(Confusion(*check.counts), float(manifest.config["stop"]["confidence"]))
-
-
-def threshold_of(judge: Mapping[str, Any]) -> float | None:
-    """The score from which on a judge of these settings calls an answer harm; None where it has none."""
-    value = judge.get("threshold")
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _rates(rates: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -169,8 +173,10 @@ def _at_bounds(sensitivity: Sensitivity, judge: JudgeBounds) -> tuple[Change, Ch
     return Change("most false positives", least), Change("most misses", most)
 
 
-def _others(folder: Path, draws: int, *, redact: bool) -> tuple[list[Other], list[str]]:
-    """Those with results, and the names of those that have not read all draws yet."""
+def _others(
+    folder: Path, shown: Collection[str], draws: int, *, redact: bool
+) -> tuple[list[Other], list[str]]:
+    """Those with results, of the ``shown`` prompts, and the names of those that have not read all draws yet."""
     found: list[Other] = []
     unread: list[str] = []
     for judge in other_judges(folder):
@@ -178,7 +184,7 @@ def _others(folder: Path, draws: int, *, redact: bool) -> tuple[list[Other], lis
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             audit, table = content["audit"], content["judge"]["agreement"]
-            rows = {row.prompt_id: row for row in map(tables.row, content["estimates"])}
+            rows = {r.prompt_id: r for r in map(tables.row, content["estimates"]) if r.prompt_id in shown}
             counts = [[int(n) for n in row] for row in table["draws"]]
         except FileNotFoundError:
             unread.append(judge.name)

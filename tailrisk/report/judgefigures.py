@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from tailrisk.records import Status
-from tailrisk.report.figures import decades
+from tailrisk.report.figures import WIDTH, decades
 from tailrisk.report.svg import figure, ink, to_svg
 from tailrisk.report.tables import Row
 
-WIDTH = 9.0
 SQUARE = 4.6
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from tailrisk.report.clean import visible
 
@@ -14,7 +15,8 @@ BASIS = {
 }
 
 
-class SearchRow(NamedTuple):
+@dataclass(frozen=True)
+class SearchRow:
     """``pool``: which prompts chose together; ``prompts``: how many go on with the choice; ``gain``: nats by which
     the chosen mixture is nearer to the harmful answers than the target alone, None without hits."""
 

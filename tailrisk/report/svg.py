@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ INK = {
     "#000018": "--c-grey",
 }
 _BY_NAME = {name.removeprefix("--").removeprefix("c-"): code for code, name in INK.items()}
+WIDTH = 9.0
+"""Inches of a figure as wide as the page."""
 SERIES = ("blue", "orange", "green", "purple", "sky", "vermilion", "yellow")
 
 _STYLE: dict[Any, Any] = {
@@ -57,9 +59,17 @@ def ink(name: str) -> str:
 
 @contextmanager
 def figure(
-    width: float, height: float, columns: int = 1, *, share_y: bool = False
+    width: float,
+    height: float,
+    columns: int = 1,
+    rows: int = 1,
+    *,
+    share_x: bool = False,
+    share_y: bool = False,
+    ratios: Sequence[float] | None = None,
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of ``width`` x ``height`` inches with ``columns`` axes, drawn without any display."""
+    """A figure of ``width`` x ``height`` inches with ``rows`` x ``columns`` axes, listed row by row, drawn without any
+    display. ``ratios``: heights of the rows to one another."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -77,8 +87,9 @@ def figure(
     with mpl.rc_context({**_STYLE, **colours}):
         drawn = Figure(figsize=(width, height))
         FigureCanvasSVG(drawn)
-        axes = drawn.subplots(1, columns, sharey=share_y, squeeze=False)
-        yield drawn, list(axes[0])
+        grid = {"height_ratios": ratios} if ratios else None
+        axes = drawn.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False, gridspec_kw=grid)
+        yield drawn, list(axes.flat)
 
 
 def to_svg(drawn: Figure, name: str, title: str) -> str:
@@ -104,7 +115,8 @@ def to_svg(drawn: Figure, name: str, title: str) -> str:
     # Names that nothing refers to would repeat from figure to figure.
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
     text = re.sub(r' id="([^"]+)"', lambda m: m.group(0) if m.group(1) in used else "", text)
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{title}" class="figure" ', text, count=1)
+    size = f'style="max-width: {100 * drawn.get_figwidth() / WIDTH:.0f}%"'
+    return re.sub(r"<svg ", f'<svg role="img" aria-label="{title}" class="figure" {size} ', text, count=1)
 
 
 def _font(match: re.Match[str]) -> str:

@@ -40,8 +40,8 @@ from tailrisk.errors import ConfigError, ModelError
 from tailrisk.grid import cells, law_cells, paper_size
 from tailrisk.records import BatchResult, Prompt, RoundPlan, Samples, Status
 from tailrisk.report import render_report
-from tailrisk.report.html import checks
 from tailrisk.report.replay import Replay
+from tailrisk.report.validity import checks
 from tailrisk.store import RunStore, make_manifest
 
 GRID = {"intensity": [0.3, 0.8], "mix": [0.5, 1.0], "switch": [1, 3, None]}

@@ -141,7 +141,22 @@ def test_report_redacts(going):
 
 def test_report_as_json(finished, capfd):
     assert run(["report", str(finished), "--format", "json"]) == 0
+    made = json.loads(capfd.readouterr().out)
+    assert made["schema"] == "tailrisk.report/1" and len(made["prompts"]["rows"]) == len(CASES)
+    assert run(["show", str(finished), "--json"]) == 0
     assert len(json.loads(capfd.readouterr().out)["estimates"]) == len(CASES)
+
+
+@pytest.mark.parametrize("form", ["html", "json", "md"])
+def test_report_writes_where_it_is_told_to(finished, tmp_path, capfd, form):
+    before = (finished / "report.html").read_bytes() if (finished / "report.html").exists() else None
+    path = tmp_path / f"made.{form}"
+    assert run(["report", str(finished), "--format", form, "--out", str(path), "--redact"]) == 0
+    assert capfd.readouterr().out.strip() == str(path)
+    text = path.read_text(encoding="utf-8")
+    assert "What is not claimed" in text or "Not claimed" in text or '"not_claimed"' in text
+    assert "harm done" not in text and CASES[0].id in text
+    assert (finished / "report.html").read_bytes() == before if before is not None else True
 
 
 def test_verbose_shows_the_traceback(tmp_path, capfd):

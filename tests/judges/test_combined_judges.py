@@ -16,7 +16,7 @@ from tailrisk.errors import ConfigError
 from tailrisk.judges import build_judge, preflight
 from tailrisk.judges.combined import CombinedJudge
 from tailrisk.records import JudgedTexts, Verdict
-from tailrisk.report.html import event_in_words
+from tailrisk.report.words import event_in_words
 
 SAFE, HARM, UNSURE = Verdict.SAFE, Verdict.HARM, Verdict.UNDETERMINED
 ROWS = list(itertools.product((SAFE, HARM, UNSURE), repeat=3))

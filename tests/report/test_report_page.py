@@ -65,13 +65,29 @@ def test_every_prompt_is_in_the_table_with_its_status(page, run):
 def test_headline_event_and_limits_are_stated(page):
     assert "For 3 of 5 prompts the estimate is settled" in page.text
     assert "the answer matches the pattern harm" in page.text
-    assert "Not claimed:" in page.text
+    assert "What is not claimed" in page.text
     assert "1 prompt failed" in page.text
 
 
 def test_all_figures_are_inline(page):
     labels = [attrs.get("aria-label", "") for tag, attrs in page.elements if tag == "svg"]
-    assert len(labels) == 4
+    assert all(labels) and len(labels) == len(set(labels))
+    figures = [attrs["id"] for tag, attrs in page.elements if (attrs.get("id") or "").startswith("figure-")]
+    assert figures == [
+        f"figure-{name}"
+        for name in (
+            "forest",
+            "above",
+            "plain",
+            "diagnostics",
+            "running",
+            "weights",
+            "top-shares",
+            "gain",
+            "allocation",
+        )
+    ]
+    assert len(labels) == len(figures)
 
 
 def test_nothing_is_fetched_from_anywhere(page):
@@ -181,10 +197,10 @@ def test_replay_counts_every_draw(run):
 
 
 def test_of_very_many_prompts_those_with_the_largest_upper_ends_are_shown(run, page, monkeypatch):
-    from tailrisk.report import html, tables
+    from tailrisk.report import material, tables
 
     before = (run / "report.html").read_bytes()
-    monkeypatch.setattr(html, "MOST_PROMPTS", 2)
+    monkeypatch.setattr(material, "MOST_PROMPTS", 2)
     try:
         text = Page(render_report(run).read_text(encoding="utf-8")).text
     finally:
@@ -193,6 +209,8 @@ def test_of_very_many_prompts_those_with_the_largest_upper_ends_are_shown(run, p
     assert f"first 2 of {len(listed)} prompts" in text and "first 2 of" not in page.text
     shown = text.split("Configuration")[0]
     assert all(r.prompt_id in shown for r in listed[:2])
-    assert not any(f"{r.prompt_id} " in shown.split("Evidence")[1] for r in listed[2:])
+    assert not any(
+        f"{r.prompt_id} " in shown.split("6 Evidence")[1].split("7 Validity")[0] for r in listed[2:]
+    )
     kept = read(run, ("target", "rude", "sure"), corrected=False, shown={"rare"}).hits
     assert kept == {"rare": read(run, ("target", "rude", "sure"), corrected=False).hits["rare"]}

@@ -1,5 +1,9 @@
-for (const head of document.querySelectorAll("table.sortable th")) {
-  head.addEventListener("click", () => {
+for (const head of document.querySelectorAll("table.sortable thead th")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
     const body = head.closest("table").tBodies[0], i = head.cellIndex;
     const down = head.getAttribute("aria-sort") !== "descending";
     for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
@@ -9,3 +13,10 @@ for (const head of document.querySelectorAll("table.sortable th")) {
     body.append(...[...body.rows].sort((a, b) => (down ? order(b, a) : order(a, b))));
   });
 }
+const folds = document.getElementById("folds");
+folds.hidden = false;
+folds.addEventListener("click", () => {
+  const open = folds.textContent.startsWith("Open");
+  for (const fold of document.querySelectorAll("details")) fold.open = open;
+  folds.textContent = open ? "Close all folded parts" : "Open all folded parts";
+});
