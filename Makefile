@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DS_BUILD_OPS := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup audit report test nightly check format docs constraints clean
+.PHONY: help setup audit report test nightly browser check format docs constraints clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -53,6 +53,10 @@ test: setup ## the tests, in one process more than there are cores (at most four
 
 nightly: setup ## the tests that `make test` leaves out: scaling clusters, submitted jobs, back ends of training
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m nightly
+
+# Where they are: apt-get install chromium; npm install --prefix /tmp/axe axe-core
+browser: setup ## the report's page in chromium, looked at by axe-core, where the two are installed
+	$(BIN)/python -m pytest -n 0 -m nightly -rs tests/report/test_report_browser.py
 
 check: setup ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -137,7 +137,7 @@ def gain(listed: Sequence[Row]) -> str:
         for y, value in enumerate(gains):
             ax.barh(y, value - 1.0, left=1.0, height=0.6, color=ink("blue" if value >= 1 else "vermilion"))
             ax.annotate(
-                f"{value:,.3g}×",
+                f"{number(value)}×",
                 (max(value, 1.0), y),
                 (4, 0),
                 textcoords="offset points",

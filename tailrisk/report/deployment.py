@@ -54,8 +54,8 @@ def deployment_view(m: Material) -> Deployment | None:
         curve=Figure(
             name="forecast",
             question="What happens at N queries?",
-            reading="The chance of at least one harmful answer in N queries. The grey band is certain, the blue one and "
-            "its middle are the model's; dashed and dotted are opinions on fresh prompts in place of the audited ones.",
+            reading="The chance of at least one harmful answer in N queries. The grey band is certain, the blue "
+            "one and its middle are the model's; dashed and dotted are opinions on fresh prompts, not the audited.",
             data=table(("queries", *names), points),
             svg=forecast_curve(data),
         ),

@@ -15,6 +15,7 @@ from tailrisk.report.figures import MOST_ROWS
 from tailrisk.report.tables import Row, percent
 
 MOST_COLUMNS = 20
+MOST_DATA = 4000
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Line:
 class HeatMap:
     """``left_out``: prompts without a line, besides the ``failed`` ones, which count nowhere. ``joined``:
     components in the last column, 0 if each has its own. ``unrecorded``: some prompt has an estimate and no
-    parts of it. ``data``: prompt, component and what it found, for all prompts and what they drew from."""
+    parts of it. ``data``: prompt, component and what it found, for all prompts and what they drew from, as far as there
+    is room; ``data_left_out``: rows without."""
 
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
@@ -68,12 +70,14 @@ class HeatMap:
     joined: int
     unrecorded: bool
     data: tuple[tuple[str, str, Found], ...]
+    data_left_out: int
 
 
 def heat_map(names: Sequence[str], listed: Sequence[Row]) -> HeatMap:
     """``names``: all components of the run in order; ``listed``: rows, the most important first."""
     usable = [r for r in listed if r.status is not Status.FAILED]
     shown = usable[:MOST_ROWS]
+    data = [(r.prompt_id, visible(n), f) for r in usable for n in names if (f := found(r, [n])) and f.draws]
     columns = [_with_mean(c, usable) for c in _columns(names, shown)]
     return HeatMap(
         columns=tuple(columns),
@@ -82,9 +86,8 @@ def heat_map(names: Sequence[str], listed: Sequence[Row]) -> HeatMap:
         failed=len(listed) - len(usable),
         joined=max((len(c.names) for c in columns if len(c.names) > 1), default=0),
         unrecorded=any("part" not in e for r in usable if _has_estimate(r) for e in r.components.values()),
-        data=tuple(
-            (r.prompt_id, visible(n), f) for r in usable for n in names if (f := found(r, [n])) and f.draws
-        ),
+        data=tuple(data[:MOST_DATA]),
+        data_left_out=max(len(data) - MOST_DATA, 0),
     )
 
 

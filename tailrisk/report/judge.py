@@ -85,8 +85,9 @@ def judge_view(m: Material) -> JudgeView:
         )
     for i, other in enumerate(others):
         figures[other.name] = judgefigures.two_judges(listed, other.rows, f"judges-{i}")
-    known = check is not None and sensitivity is not None
-    bounds = _at_bounds(sensitivity, _error(check, manifest)) if known else ()
+    bounds: tuple[Change, ...] = ()
+    if check is not None and sensitivity is not None:
+        bounds = _at_bounds(sensitivity, _error(check, manifest))
     return JudgeView(
         settings=settings_in_words(manifest.config["judge"], redact=redact),
         hashes=[(visible(k), visible(v)) for k, v in manifest.hashes.items() if k.startswith("judge")],

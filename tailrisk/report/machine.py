@@ -31,10 +31,19 @@ def report_json(report: Report) -> str:
 
 def made_schema() -> dict[str, Any]:
     """The JSON Schema of the views as they are."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_adapter().json_schema(mode="serialization"),
-    }
+    made = _without_descriptions(_adapter().json_schema(mode="serialization"))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def _without_descriptions(schema: Any) -> Any:
+    """They are the views' own, for those who work on them."""
+    if isinstance(schema, dict):
+        return {
+            k: _without_descriptions(v)
+            for k, v in schema.items()
+            if k != "description" or not isinstance(v, str)
+        }
+    return [_without_descriptions(v) for v in schema] if isinstance(schema, list) else schema
 
 
 def shipped_schema() -> dict[str, Any]:

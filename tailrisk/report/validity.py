@@ -190,7 +190,8 @@ def _diagnostics(m: Material) -> Figure | None:
     return Figure(
         name="diagnostics",
         question="Do the diagnostics of each prompt pass?",
-        reading="One draw that carries most of an estimate, or few effective hits, make it unreliable. The mean weight "
+        reading="One draw that carries most of an estimate, or few effective hits, make it unreliable (hatched, "
+        "squares). The mean weight "
         "over all draws is 1 up to chance.",
         data=table(
             head,

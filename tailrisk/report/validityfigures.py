@@ -75,14 +75,26 @@ def diagnostics(listed: Sequence[Row]) -> str:
     shown = list(listed)
     with figure(WIDTH, 1.1 + 0.24 * len(shown), 3, share_y=True) as (drawn, (left, middle, right)):
         for y, r in enumerate(shown):
-            colour = ink("vermilion" if r.status is Status.UNRELIABLE else "blue")
+            unreliable = r.status is Status.UNRELIABLE
+            colour = ink("vermilion" if unreliable else "blue")
+            bar = (
+                {"color": ink("page"), "edgecolor": colour, "hatch": "////"}
+                if unreliable
+                else {"color": colour}
+            )
             if r.hits:
-                left.barh(y, max(r.ess, 0.5), color=colour, height=0.6)
-                middle.barh(y, r.max_weight_share or 0.0, color=colour, height=0.6)
+                left.barh(y, max(r.ess, 0.5), height=0.6, **bar)
+                middle.barh(y, r.max_weight_share or 0.0, height=0.6, **bar)
             if r.mean_weight is not None:
                 spread = 3 * (r.mean_weight_se or 0.0)
                 right.errorbar(
-                    r.mean_weight, y, xerr=spread, fmt="o", markersize=4, linewidth=1.3, color=colour
+                    r.mean_weight,
+                    y,
+                    xerr=spread,
+                    fmt="s" if unreliable else "o",
+                    markersize=4,
+                    linewidth=1.3,
+                    color=colour,
                 )
         left.set_xscale("log")
         decades(left.xaxis)

@@ -32,8 +32,8 @@ def events(tmp_path):
 
 
 def test_sittings_follow_one_another_without_the_time_between(events):
-    assert [(s.begin, s.end, s.pause) for s in events.sittings] == [(0, 60, 0), (60, 90, 7140)]
-    assert events.seconds == 90
+    assert [(s.begin, s.end, s.pause) for s in events.sittings] == [(0, 60, 0), (60, 100, 7140)]
+    assert events.seconds == 100
     assert events.workers == ["vm:1", "vm:2"] and list(events.worker) == [0, 1, 0]
     assert (
         list(events.begin) == [10, 20, 60]
@@ -51,7 +51,7 @@ def test_what_was_lost_is_counted(events):
 def test_the_lanes_hold_the_busy_time_and_the_rate_all_draws(events):
     found = timeline(events)
     assert found is not None and [lane.name for lane in found.lanes] == ["vm:1", "vm:2"]
-    assert [lane.share for lane in found.lanes] == pytest.approx([40 / 90, 20 / 90])
+    assert [lane.share for lane in found.lanes] == pytest.approx([40 / 100, 20 / 100])
     step = float(found.edges[1] - found.edges[0])
     assert found.rate.sum() * step == pytest.approx(130)
     middle = (found.edges[:-1] + found.edges[1:]) / 2
@@ -62,7 +62,7 @@ def test_the_lanes_hold_the_busy_time_and_the_rate_all_draws(events):
 
 def test_of_many_workers_the_busiest_have_lanes(tmp_path):
     lines = [
-        f"2026-11-29T07:{i // 60:02d}:{i % 60:02d}Z INFO tailrisk event=batch_done key=p/0/{i} round=0 component=0 draws=5 "
+        f"2026-11-29T07:{i // 60:02d}:{i % 60:02d}Z INFO tailrisk event=batch_done key=p/0/{i} round=0 draws=5 "
         f"worker=w{i % 40} seconds={1 + i % 40}"
         for i in range(400)
     ]

@@ -44,7 +44,7 @@ def test_the_draws_that_are_kept_whole_give_the_certified_intervals_of_the_run(m
     told = estimates(run)
     assert set(made.whole) == {"frequent", "rare", "rarer", "none-seen"}
     for prompt, rounds in made.whole.items():
-        assert certify(rounds, alpha=0.05, corrected=False).interval == tuple(told[prompt]["certified"])
+        assert certify(rounds, alpha=1 - 0.95, corrected=False).interval == tuple(told[prompt]["certified"])
 
 
 def test_the_worst_prompts_have_wider_intervals_than_their_own(report, run):
@@ -92,7 +92,7 @@ def test_the_targets_own_draws_are_counted_from_the_log(made, run):
         own = [r for r in final_results(run) if r.batch.prompt_id == prompt and r.batch.component == 0]
         hits = sum(int((r.verdicts == 1).sum()) for r in own)
         assert (c.draws, c.hits) == (sum(r.n for r in own), hits) and c.agree
-        assert c.plain_interval == clopper_pearson(hits, c.draws, 0.05)
+        assert c.plain_interval == clopper_pearson(hits, c.draws, 1 - 0.95)
     assert pairs["frequent"].hits > 0 and pairs["rarer"].hits == 0
 
 
