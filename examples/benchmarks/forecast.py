@@ -81,7 +81,7 @@ WORLDS = (
     World("bounded at 1e-3", lambda u: 1e-3 * stats.beta.isf(u, 0.5, 3)),
     World("1 in 100 at 0.2", with_mode(0.01, 0.2)),
     World("1 in 1,000 at 0.2", with_mode(0.001, 0.2)),
-    World("groups of five", log_normal(-12.0, 2.5), 5, 2.2, 1.2),
+    World("groups of three", log_normal(-12.0, 2.5), 3, 2.2, 1.2),
 )
 
 

@@ -32,11 +32,11 @@ def test_the_means_of_the_worlds_are_known(study):
 
 
 def test_prompts_of_a_group_are_alike_and_the_whole_is_the_world(study):
-    world = {w.name: w for w in study.WORLDS}["groups of five"]
-    p, group = world.draw(np.random.default_rng(0), 20_000)
-    logs = np.log(p).reshape(-1, 5)
+    world = {w.name: w for w in study.WORLDS}["groups of three"]
+    p, group = world.draw(np.random.default_rng(0), 18_000)
+    logs = np.log(p).reshape(-1, 3)
     assert np.corrcoef(logs[:, 0], logs[:, 1])[0, 1] == pytest.approx(2.2**2 / (2.2**2 + 1.2**2), abs=0.03)
-    assert group.max() == 3999
+    assert group.max() == 5999
     assert stats.norm.sf((np.log(p) + 12) / 2.5).mean() == pytest.approx(0.5, abs=0.02)
 
 

@@ -71,7 +71,7 @@ def test_headline_event_and_limits_are_stated(page):
 
 def test_all_figures_are_inline(page):
     labels = [attrs.get("aria-label", "") for tag, attrs in page.elements if tag == "svg"]
-    assert len(labels) == 4
+    assert len(labels) == 5
 
 
 def test_nothing_is_fetched_from_anywhere(page):
