@@ -78,6 +78,7 @@ def test_all_figures_are_inline(page):
         for name in (
             "forest",
             "above",
+            "forecast",
             "plain",
             "diagnostics",
             "running",
