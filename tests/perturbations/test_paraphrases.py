@@ -119,13 +119,13 @@ def test_a_model_on_this_machine_gives_the_same_replies_again_and_tells_its_fail
     from tailrisk.perturbations.local import local_source
 
     make_tiny_model(tmp_path / "tiny", max_positions=256, eos_bias=1.0)
-    bases = [prompt("a", "w0 w1"), prompt("long", "w1 " * 300)]
+    bases = [prompt("a", "w0 w1 w2 w3 w4 w5 w6 w7"), prompt("long", "w1 " * 300)]
     asked, heard = [], []
     for seed in (0, 0, 1):
         source = local_source("tiny", tmp_path, dtype="float32", seed=seed, told=lambda *x: heard.append(x))
-        asked.append(paraphrases(bases, 2, source))
+        asked.append(paraphrases(bases, 3, source))
     assert asked[0] == asked[1] != asked[2]
-    assert heard[:5] == [(i, 4) for i in range(5)]
+    assert heard[:7] == [(i, 6) for i in range(7)]
     for one in (p for found in asked for p in found["a"]):
         assert (one.text is None) == bool(one.reason)
     assert all(p.text is None and "positions" in p.reason for p in asked[0]["long"])
