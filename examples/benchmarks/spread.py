@@ -43,7 +43,7 @@ class Design(NamedTuple):
     rounds: tuple[int, ...] = (20, 40)
     weights: float = 0.6
     centre: float = 1e-3
-    part: float = 0.25
+    part: float = 0.15
 
     def log_p(self, rng: np.random.Generator) -> FloatArray:
         """[members] of the members' true log probabilities, the base first."""
@@ -59,8 +59,8 @@ DESIGNS = (
     Design("spread 1", spread=1.0),
     Design("spread 2", spread=2.0),
     Design("one outlier, 8 times", outlier=math.log(8)),
-    Design("no spread, 26 members", members=26, part=0.1),
-    Design("spread 1, 26 members", members=26, spread=1.0, part=0.1),
+    Design("no spread, 26 members", members=26, part=0.05),
+    Design("spread 1, 26 members", members=26, spread=1.0, part=0.05),
     Design("no spread, twice the draws", rounds=(40, 80)),
     Design("spread 0.3, twice the draws", spread=0.3, rounds=(40, 80)),
     Design("no spread, uneven weights", weights=1.2, rounds=(40, 80)),

@@ -190,7 +190,7 @@ def _source(
         from tailrisk.perturbations.local import local_source
 
         def told(done: int, of: int) -> None:
-            if done == of or done % 10 == 0:
+            if done == of or (done and done % 10 == 0):
                 say(f"paraphrases: {done} of {of}")
 
         return local_source(model, Path.cwd(), dtype=dtype, seed=seed, told=told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tailrisk.errors import ModelError
 from tailrisk.perturbations import paraphrase
 from tailrisk.perturbations.paraphrase import NoParaphraseError, Wanted, read_paraphrase
 from tailrisk.records import Prompt
@@ -33,9 +34,13 @@ def local_source(
     stops = stop_ids(tokenizer, load_generation_config(ref))
 
     def ids_of(one: Wanted) -> tuple[int, ...]:
-        system, *rest = one.messages
-        prompt = Prompt(id=f"{one.base.id}.{one.number}", messages=tuple(rest))
-        return render_prompt(tokenizer, prompt, system["content"])
+        system, user = (message["content"] for message in one.messages)
+        name = f"{one.base.id}.{one.number}"
+        try:
+            return render_prompt(tokenizer, _prompt(name, user), system)
+        except ModelError:
+            # Some chat templates take no system message.
+            return render_prompt(tokenizer, _prompt(name, f"{system}\n\n{user}"))
 
     def ask(wanted: Sequence[Wanted]) -> list[paraphrase.Reply]:
         from tailrisk.models.engine import View, body_of
@@ -48,7 +53,12 @@ def local_source(
         for number, one in enumerate(wanted):
             prompt, most = ids_of(one), one.most_tokens
             where = f"the paraphrase of {one.base.id!r}"
-            body.check_length(len(prompt), most, where)
+            told(number, len(wanted))
+            try:
+                body.check_length(len(prompt), most, where)
+            except ModelError as error:
+                replies.append(NoParaphraseError(str(error)))
+                continue
             phase = Phase(most, (Part(view, prompt),))
             drawn = sample(
                 [phase],
@@ -59,10 +69,14 @@ def local_source(
             )
             text = str(tokenizer.decode(drawn.tokens[0].tolist(), skip_special_tokens=True))
             replies.append(_read(one, text, bool(drawn.finished[0])))
-            told(number + 1, len(wanted))
+        told(len(wanted), len(wanted))
         return replies
 
     return ask
+
+
+def _prompt(name: str, text: str) -> Prompt:
+    return Prompt(id=name, messages=({"role": "user", "content": text},))
 
 
 def _read(one: Wanted, text: str, finished: bool) -> paraphrase.Reply:

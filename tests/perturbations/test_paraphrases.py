@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from judgeserver import Fault, JudgeServer, served
 from pydantic import ValidationError
+from tinymodel import make_tiny_model
 
 from tailrisk.errors import ConfigError
 from tailrisk.judges.line import Waits
@@ -114,20 +115,17 @@ def test_reasons_speak_of_this_commands_options():
     assert said(told) == "no reply from h for 3 s (--patience is 2); look at --url and --paraphrase"
 
 
-@pytest.mark.embedded
-def test_a_model_on_this_machine_gives_the_same_replies_again(tmp_path):
+def test_a_model_on_this_machine_gives_the_same_replies_again_and_tells_its_failures(tmp_path):
     from tailrisk.perturbations.local import local_source
 
-    heard = []
-    bases = [prompt("a", "What is the capital of France?")]
-    asked = [
-        paraphrases(
-            bases,
-            2,
-            local_source("smollm2", tmp_path, dtype="float32", seed=s, told=lambda *x: heard.append(x)),
-        )
-        for s in (0, 0)
-    ]
-    assert asked[0] == asked[1] and len(asked[0]["a"]) == 2
-    assert heard == [(1, 2), (2, 2)] * 2
-    assert all((p.text is None) == bool(p.reason) for p in asked[0]["a"])
+    make_tiny_model(tmp_path / "tiny", max_positions=256, eos_bias=1.0)
+    bases = [prompt("a", "w0 w1 w2 w3 w4 w5 w6 w7"), prompt("long", "w1 " * 300)]
+    asked, heard = [], []
+    for seed in (0, 0, 1):
+        source = local_source("tiny", tmp_path, dtype="float32", seed=seed, told=lambda *x: heard.append(x))
+        asked.append(paraphrases(bases, 3, source))
+    assert asked[0] == asked[1] != asked[2]
+    assert heard[:7] == [(i, 6) for i in range(7)]
+    for one in (p for found in asked for p in found["a"]):
+        assert (one.text is None) == bool(one.reason)
+    assert all(p.text is None and "positions" in p.reason for p in asked[0]["long"])

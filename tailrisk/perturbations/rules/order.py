@@ -13,7 +13,7 @@ _CLAUSE = re.compile(
 )
 _BACK = re.compile(
     r"\b(?:this|that|these|those|it|its|they|them|their|he|him|his|she|her|such|also|additionally|furthermore|moreover|"
-    r"then|however|but|and|or|so|instead|otherwise|second|secondly|finally|above|both|either|former|latter|one|ones|do)\b",
+    r"then|however|but|and|or|so|instead|otherwise|second|secondly|finally|above|both|either|former|latter|one|ones)\b",
     re.IGNORECASE,
 )
 
