@@ -17,7 +17,6 @@ from tailrisk.records import FloatArray
 from tailrisk.stats.judgeerror import Interval
 from tailrisk.stats.sides import Working
 
-
 NORMAL = 1e12
 """Degrees of freedom with which Student's t is the normal law; scipy takes no infinite ones."""
 
