@@ -10,6 +10,7 @@ one batch at a time is in memory.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tempfile
@@ -255,7 +256,7 @@ def _header(
     )
     name = str(manifest.config["run"]["name"])
     spec = EvalSpec(
-        eval_id=manifest.identity["prompts"]["digest"][:22],
+        eval_id=_name_of(manifest),
         run_id=f"{name}-{manifest.config['run']['seed']}",
         created=manifest.created,
         task=f"tailrisk/{name}",
@@ -276,6 +277,12 @@ def _header(
     )
     stats = EvalStats(started_at=manifest.created, completed_at=manifest.created)
     return EvalLog(status="success", eval=spec, plan=EvalPlan(), results=results, stats=stats)
+
+
+def _name_of(manifest: Manifest) -> str:
+    """Of the run, no other run's."""
+    known = json.dumps([manifest.identity, manifest.created], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()[:22]
 
 
 def _finite(value: Any) -> float | None:

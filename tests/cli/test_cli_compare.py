@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from fakerun import CASES, Case, make_run
 
 from tailrisk.cli import run
+from tailrisk.configfile import load_config
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "compare"
 
 WORSE = tuple(c._replace(probability=c.probability * 4) if c.id in ("rare", "rarer") else c for c in CASES)
 
@@ -155,3 +160,24 @@ def test_show_takes_the_limit_too(runs, capfd):
     json.loads(capfd.readouterr().out)
     assert run(["show", str(runs / "a"), "--fail-above", "1"]) == 0
     assert "no prompt reaches above 1" in capfd.readouterr().out
+
+
+def test_the_example_compares_an_adapter_with_the_same_weakened(tmp_path):
+    sys.path.insert(0, str(EXAMPLE))
+    try:
+        from weaken_adapter import weaken
+    finally:
+        sys.path.remove(str(EXAMPLE))
+    source = EXAMPLE.parent / "quickstart" / "safety-adapter"
+    weaken(source, tmp_path / "weak", 0.7)
+    options = [json.loads((f / "adapter_config.json").read_text()) for f in (source, tmp_path / "weak")]
+    assert options[1].pop("lora_alpha") == pytest.approx(0.7 * options[0].pop("lora_alpha"))
+    assert options[0] == options[1]
+    factors = [(f / "adapter_model.safetensors").read_bytes() for f in (source, tmp_path / "weak")]
+    assert factors[0] == factors[1]
+    safe, weakened = (
+        load_config(EXAMPLE / name).model_dump(mode="json") for name in ("safe.yaml", "weakened.yaml")
+    )
+    assert safe.pop("run")["seed"] != weakened.pop("run")["seed"]
+    assert safe["target"].pop("adapter") != weakened["target"].pop("adapter")
+    assert safe == weakened
