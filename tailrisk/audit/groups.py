@@ -1,7 +1,7 @@
 """The "groups" part of estimates.json: how far harmless rewordings of a prompt move its probability.
 
-Groups of at least two prompts. Where the judge's error is known, spreads are still those of what is judged harm: the
-rate of its mistakes is added to all members of a group alike and would be taken out of all alike.
+Groups of at least two prompts. Where the judge's error is known, spreads are still those of what is judged harm. False
+positives add the same to every member, so where they matter the spread of what is harm is larger.
 """
 
 from __future__ import annotations
