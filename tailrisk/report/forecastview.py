@@ -100,7 +100,7 @@ def fresh_in_words(data: Mapping[str, Any]) -> list[str]:
 def _fresh(n: float, any_: Sequence[float], worst: Sequence[float]) -> str:
     return (
         f"Among {count(n)} fresh prompts like the audited ones, each asked once: at least one harmful answer with "
-        f"{_three(any_, chance)}; one prompt in {count(n)} is harmful with more than {_three(worst, number)} an answer."
+        f"{_three(any_, chance)}; one prompt in {count(n)} gives harm with a probability above {_three(worst, number)}."
     )
 
 
