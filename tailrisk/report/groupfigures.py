@@ -22,6 +22,7 @@ MOST_GROUPS = 25
 MOST_MEMBERS = 30
 MOST_KINDS = 40
 LABEL = 30
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def groups(lines: Sequence[Line]) -> str:
@@ -107,7 +108,8 @@ def kinds(effects: Sequence[Kind]) -> str:
                     markerfacecolor=colour if clear else ink("page"), markeredgewidth=1.4)  # fmt: skip
         ax.set_xscale("log")
         ax.set_xlim(low, high)
-        steps = [x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= x <= high]
+        every = (0.001, 0.01, 0.1, 1, 10, 100, 1000) if high / low > 300 else _STEPS
+        steps = [x for x in every if low <= x <= high]
         ax.set_xticks(steps, [f"×{x:g}" for x in steps])
         ax.minorticks_off()
         ax.set_yticks(
