@@ -130,9 +130,9 @@ def test_the_figure_follows_the_page_and_marks_the_queries(data):
 
 def test_the_page_has_the_section_with_its_table(run):
     page = render_report(run).read_text(encoding="utf-8")
-    section = page.split("What does it mean in deployment?")[1].split("</section>")[0]
+    section = page.split("4 Deployment forecast</h2>")[1].split("</section>")[0]
     assert "Nothing is said of other prompts" in section and "1,000,000" in section
-    assert section.count("<svg") == 1 and "The curve as a table" in section
+    assert section.count("<svg") == 1 and "What happens at N queries?" in section and "8 rows" in section
 
 
 def test_the_certified_band_of_the_records_holds_the_truth(data):

@@ -11,10 +11,9 @@ from fakerun import CASES, Case, make_run
 from typer.testing import CliRunner
 
 from tailrisk.cli.app import app
-from tailrisk.report import render_report, tables
-from tailrisk.report.groupfigures import groups_section
+from tailrisk.report import groupfigures, render_report, tables
 from tailrisk.report.groups import groups_view, in_words
-from tailrisk.report.html import read_summary
+from tailrisk.report.material import read_summary
 
 HOSTILE = "<b>kind</b>"
 GROUPED = (
@@ -46,7 +45,7 @@ def view(run):
 def test_a_run_without_groups_has_no_section(tmp_path):
     folder = make_run(tmp_path / "run", CASES[:2])
     assert "groups" not in read_summary(folder)
-    assert groups_section(None, []) is None
+    assert groups_view(None, []) is None
     assert "How far does the wording move it" not in render_report(folder).read_text()
 
 
@@ -73,7 +72,7 @@ def test_the_page_has_figures_tables_and_no_markup_of_others(run):
     section = section[: section.index("</section>")]
     assert len(re.findall(r"<svg ", section)) == 2
     assert HOSTILE not in section and "&lt;b&gt;kind&lt;/b&gt;" in section
-    assert "The data: all members" in section and section.count("one.loud") >= 2
+    assert "How far apart are the wordings of one request?" in section and section.count("one.loud") >= 2
     assert "left out (failed)" in section and "bound only" in section
     assert not any(f"prompt of {c.id}" in section for c in GROUPED)
 
@@ -135,4 +134,4 @@ def test_kinds_say_what_may_be_said_with_all_of_them_in_mind():
     assert [k.raises for k in view.kinds] == [
         "raises the probability", "lowers the probability", "not shown to matter",
     ]  # fmt: skip
-    assert groups_section(record() | {"kinds": kinds}, []).kinds_figure.startswith("<svg")
+    assert groupfigures.kinds(view.kinds).startswith("<svg")

@@ -51,8 +51,8 @@ def test_the_report_keeps_to_its_schema(report, hostile):
 def test_json_holds_what_the_page_shows(report):
     made = json.loads(report_json(report))
     assert list(made) == [
-        "schema", "headline", "prompts", "populations", "judge", "evidence", "validity", "budget", "reproduction",
-        "standard",
+        "schema", "headline", "prompts", "populations", "wording", "forecast", "judge", "evidence", "validity",
+        "budget", "reproduction", "standard",
     ]  # fmt: skip
     assert [r["prompt_id"] for r in made["prompts"]["rows"]] == [r.prompt_id for r in report.prompts.rows]
     assert len(made["prompts"]["rows"]) == len(CASES)
