@@ -24,7 +24,7 @@ def embedding(model: str, base: Path, *, device: str | None = None) -> Same:
         ModelError: the model cannot be loaded.
     """
     try:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError(f"--meaning needs the package sentence-transformers: {INSTALL}") from None
     folder = base / Path(model).expanduser()

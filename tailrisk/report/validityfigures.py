@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def diagnostics(listed: Sequence[Row]) -> str:
         for y, r in enumerate(shown):
             unreliable = r.status is Status.UNRELIABLE
             colour = ink("vermilion" if unreliable else "blue")
-            bar = (
+            bar: dict[str, Any] = (
                 {"color": ink("page"), "edgecolor": colour, "hatch": "////"}
                 if unreliable
                 else {"color": colour}
