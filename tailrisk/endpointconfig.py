@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from tailrisk.judgesection import JudgeSection
 from tailrisk.proposalconfig import Section
@@ -44,6 +44,10 @@ def name_of_key(value: str | None) -> str | None:
     return value
 
 
+Address = Annotated[str, AfterValidator(address_of)]
+KeyName = Annotated[str | None, AfterValidator(name_of_key)]
+
+
 class JudgeBudget(Section):
     """What one run of the command may ask of the endpoint; see ``tailrisk.judges.endpoint``."""
 
@@ -57,11 +61,11 @@ class EndpointJudge(JudgeSection):
     """A model behind an address that speaks the OpenAI-compatible chat completions API."""
 
     kind: Literal["endpoint"]
-    url: str
+    url: Address
     """The API's base (``http://host:8000/v1``)."""
     model: str = Field(min_length=1)
     """As the server names it."""
-    key_env: str | None = None
+    key_env: KeyName = None
     """The NAME of the environment variable with the key; null: there is none."""
     rubric: Literal["strongreject", "trait", "coherence", "yes_no", "number"] = "strongreject"
     """What the model is asked; ``yes_no`` and ``number`` (0 to 100) ask the ``template``."""
@@ -89,16 +93,6 @@ class EndpointJudge(JudgeSection):
     """Seconds that an outage is waited for."""
     budget: JudgeBudget = JudgeBudget()
     """What one run of the command may ask."""
-
-    @field_validator("url")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        return address_of(value)
-
-    @field_validator("key_env")
-    @classmethod
-    def _name_of_the_key(cls, value: str | None) -> str | None:
-        return name_of_key(value)
 
     @model_validator(mode="after")
     def _asks(self) -> EndpointJudge:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.errors import ConfigError, InputError
-from tailrisk.promptfiles import READERS, Problem, Row
-from tailrisk.prompts import MAX_SHOWN, PROMPT_COLUMNS
+from tailrisk.promptfiles import READERS, Problem, Row, bad_rows
+from tailrisk.prompts import PROMPT_COLUMNS
 
 COLUMNS = {
     "prompt": (*(name for name in PROMPT_COLUMNS if name != "messages"), "objective"),
@@ -80,10 +80,7 @@ def read_labels(
         except ValueError as error:
             problems.append((row.line, str(error)))
     if problems:
-        lines = [f"{path}:{line}: {what}" for line, what in sorted(problems)[:MAX_SHOWN]]
-        if len(problems) > MAX_SHOWN:
-            lines.append(f"{path}: and {len(problems) - MAX_SHOWN} more problems")
-        raise InputError("\n".join(lines))
+        raise bad_rows(path, problems)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     kept, duplicates, contradictory = _once(answers)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tailrisk.errors import InputError
+
 MAX_LINE = 1_000_000
+MAX_SHOWN = 50
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -26,6 +29,15 @@ class Row(NamedTuple):
 class Problem(NamedTuple):
     line: int
     what: str
+
+
+def bad_rows(path: Path, problems: Iterable[tuple[int, str]]) -> InputError:
+    """All that is wrong with a file, by line; of very many problems the first."""
+    listed = sorted(problems)
+    lines = [f"{path}:{line}: {what}" for line, what in listed[:MAX_SHOWN]]
+    if len(listed) > MAX_SHOWN:
+        lines.append(f"{path}: and {len(listed) - MAX_SHOWN} more problems")
+    return InputError("\n".join(lines))
 
 
 def read_jsonl(path: Path) -> Iterator[Row | Problem]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tailrisk.config import Config, PromptsConfig
 from tailrisk.errors import ConfigError, InputError
-from tailrisk.promptfiles import READERS, Problem, Row
+from tailrisk.promptfiles import READERS, Problem, Row, bad_rows
 from tailrisk.records import Prompt
 
 PROMPT_COLUMNS = (
@@ -29,7 +29,6 @@ PERTURBATION_COLUMNS = ("perturbation",)
 CONTEXT_COLUMN = "contextstring"
 """HarmBench's context column: a text the request refers to, put before it as in the benchmark's own code."""
 ROLES = ("user", "assistant")
-MAX_SHOWN = 50
 _ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 
 
@@ -54,10 +53,7 @@ def read_prompts(path: Path, settings: PromptsConfig, name: str = "prompts.path"
         raise ConfigError(f"{name}: {path}: no such file")
     prompts, problems = _collect(reader(path), settings, path)
     if problems:
-        lines = [f"{path}:{line}: {what}" for line, what in problems[:MAX_SHOWN]]
-        if len(problems) > MAX_SHOWN:
-            lines.append(f"{path}: and {len(problems) - MAX_SHOWN} more problems")
-        raise InputError("\n".join(lines))
+        raise bad_rows(path, problems)
     if not prompts:
         raise InputError(f"{path}: no prompts in it")
     return prompts[: settings.limit]

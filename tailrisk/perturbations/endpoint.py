@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
-from tailrisk.endpointconfig import address_of, name_of_key
+from tailrisk.endpointconfig import Address, KeyName
 from tailrisk.errors import ConfigError
 from tailrisk.judges.endpoint import HARMLESS, key_in
 from tailrisk.judges.line import Waits
@@ -37,9 +37,9 @@ class ParaphraseEndpoint(Section):
     """``key_env``: the NAME of the environment variable with the key. ``body``: further keys of each request; null
     leaves one of ours out. ``most_calls``: requests at most, those tried again included."""
 
-    url: str
+    url: Address
     model: str = Field(min_length=1)
-    key_env: str | None = None
+    key_env: KeyName = None
     temperature: float = Field(default=0.9, ge=0.0, le=2.0)
     seed: int = Field(default=0, ge=0, lt=2**31)
     body: dict[str, JsonValue] = Field(default_factory=dict)
@@ -48,16 +48,6 @@ class ParaphraseEndpoint(Section):
     concurrency: int = Field(default=8, ge=1, le=1024)
     patience_s: float = Field(default=300.0, ge=0.0)
     most_calls: int | None = Field(default=None, ge=1)
-
-    @field_validator("url")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        return address_of(value)
-
-    @field_validator("key_env")
-    @classmethod
-    def _name_of_the_key(cls, value: str | None) -> str | None:
-        return name_of_key(value)
 
 
 def endpoint_source(spec: ParaphraseEndpoint, *, waits: Waits | None = None) -> paraphrase.Source:

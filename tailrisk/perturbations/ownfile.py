@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tailrisk.errors import ConfigError, InputError
+from tailrisk.errors import ConfigError
 from tailrisk.perturbations.groups import Proposed
-from tailrisk.promptfiles import READERS, Problem, Row
-from tailrisk.prompts import MAX_SHOWN, PROMPT_COLUMNS
+from tailrisk.promptfiles import READERS, Problem, Row, bad_rows
+from tailrisk.prompts import PROMPT_COLUMNS
 from tailrisk.records import Prompt
 
 KIND = "own"
@@ -52,10 +52,7 @@ def read_own(path: Path, bases: Sequence[Prompt]) -> dict[str, list[Proposed]]:
         except ValueError as error:
             problems.append((row.line, str(error)))
     if problems:
-        lines = [f"{path}:{line}: {what}" for line, what in sorted(problems)[:MAX_SHOWN]]
-        if len(problems) > MAX_SHOWN:
-            lines.append(f"{path}: and {len(problems) - MAX_SHOWN} more problems")
-        raise InputError("\n".join(lines))
+        raise bad_rows(path, problems)
     return found
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tailrisk.report.figures import WIDTH, decades, label, prompt_axis
+from tailrisk.report.figures import WIDTH, decades, label, prompt_axis, same_scale
 from tailrisk.report.running import Point
 from tailrisk.report.svg import SERIES, figure, ink, to_svg
 from tailrisk.report.tables import Row, number
@@ -57,13 +57,7 @@ def plain(pairs: Sequence[Compared]) -> str:
         ax.plot([low, high], [low, high], color=ink("muted"), linewidth=1.0, zorder=1)
         for c in pairs:
             _compared(ax, c, low)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        decades(ax.xaxis)
-        decades(ax.yaxis)
-        ax.set_xlim(low, high)
-        ax.set_ylim(low, high)
-        ax.grid(linewidth=0.6)
+        same_scale(ax, low, high)
         ax.set_xlabel("by the target's own draws alone")
         ax.set_ylabel("weighted estimate")
         return to_svg(drawn, "plain", "Weighted estimates against plain sampling of the target")

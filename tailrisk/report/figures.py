@@ -34,6 +34,17 @@ def decades(axis: Axis) -> None:
     axis.set_minor_formatter("")
 
 
+def same_scale(ax: Axes, low: float, high: float) -> None:
+    """Two logarithmic axes that can be held against each other."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    decades(ax.xaxis)
+    decades(ax.yaxis)
+    ax.set_xlim(low, high)
+    ax.set_ylim(low, high)
+    ax.grid(linewidth=0.6)
+
+
 def label(name: str, most: int = LABEL) -> str:
     """A name that is short enough to stand in a figure."""
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tailrisk.records import Status
-from tailrisk.report.figures import WIDTH, decades
+from tailrisk.report.figures import WIDTH, same_scale
 from tailrisk.report.svg import figure, ink, to_svg
 from tailrisk.report.tables import Row
 
@@ -56,13 +56,7 @@ def two_judges(first: Sequence[Row], second: Mapping[str, Row], name: str) -> st
             known = a.estimate > 0 and b.estimate > 0
             ax.plot([x], [y], marker="o" if known else "<", color=ink("blue" if known else "sky"), markersize=5,
                     linestyle="none", zorder=3, clip_on=False)  # fmt: skip
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        decades(ax.xaxis)
-        decades(ax.yaxis)
-        ax.set_xlim(low, high)
-        ax.set_ylim(low, high)
-        ax.grid(linewidth=0.6)
+        same_scale(ax, low, high)
         ax.set_xlabel("estimate under the run's own judge")
         ax.set_ylabel("estimate under the other judge")
         return to_svg(drawn, name, "Estimates of all prompts under two judges")
