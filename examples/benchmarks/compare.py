@@ -8,14 +8,11 @@ of harm. Run with --quick for a first look, --json FILE to keep the figures.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import designs
 import numpy as np
 
 from tailrisk.records import FloatArray, Status
@@ -255,25 +252,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="50 replications of each design")
-    parser.add_argument("--times", type=int, default=400, help="replications of each design")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", help="one design, by its name")
-    options = parser.parse_args()
+    options = designs.parser(__doc__, times=400, quick="50 replications of each design").parse_args()
     times = 50 if options.quick else options.times
-    rows = []
-    for design in DESIGNS:
-        if options.only in (None, design.name):
-            began = time.perf_counter()
-            rows.append(replicate(design, times, options.seed))
-            print(f"{design.name}: {time.perf_counter() - began:.0f} s", flush=True)
-    print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps({"seed": options.seed, "rows": rows}, indent=1) + "\n")
+    print(
+        table(designs.run(options, ((d.name, partial(replicate, d, times, options.seed)) for d in DESIGNS)))
+    )
 
 
 if __name__ == "__main__":

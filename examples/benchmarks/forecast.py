@@ -11,13 +11,11 @@ through draws that are not de-noised. Run with --quick for a first look, --json 
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
+import designs
 import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
@@ -271,28 +269,19 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="12 audits of each world, half the draws, one kind of noise"
-    )
-    parser.add_argument("--times", type=int, default=200, help="audits of each world and noise")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", help="one world, by its name")
-    options = parser.parse_args()
+    options = designs.parser(
+        __doc__,
+        times=200,
+        quick="12 audits of each world, half the draws, one kind of noise",
+        what="audits of each world and noise",
+    ).parse_args()
     times, noises, draws = (12, NOISES[:1], DRAWS // 2) if options.quick else (options.times, NOISES, DRAWS)
-    rows = []
-    for world in WORLDS:
-        for noise in noises:
-            if options.only in (None, world.name):
-                began = time.perf_counter()
-                rows.append(replicate(world, noise, times, options.seed, draws))
-                print(f"{world.name}, {noise}: {time.perf_counter() - began:.0f} s", flush=True)
-                if options.json:
-                    options.json.write_text(json.dumps({"seed": options.seed, "rows": rows}, indent=1) + "\n")
-    print(tables(rows))
+    made = (
+        (f"{world.name}, {noise}", partial(replicate, world, noise, times, options.seed, draws))
+        for world in WORLDS
+        for noise in noises
+    )
+    print(tables(designs.run(options, made)))
 
 
 if __name__ == "__main__":

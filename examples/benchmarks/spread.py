@@ -11,14 +11,12 @@ Run with --quick for a first look (a minute or two), --json FILE to keep the fig
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
+import designs
 import numpy as np
 
 from tailrisk.records import FloatArray
@@ -195,26 +193,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the replications")
-    parser.add_argument(
-        "--times", type=int, default=1000, help="replications without spread; others have fewer"
-    )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", help="designs whose name begins so")
-    options = parser.parse_args()
-    times, rows = 100 if options.quick else options.times, []
-    for design in DESIGNS:
-        if options.only is None or design.name.startswith(options.only):
-            began = time.perf_counter()
-            rows.append(replicate(design, max(10, round(design.part * times)), options.seed))
-            print(f"{design.name}: {time.perf_counter() - began:.0f} s", flush=True)
-            if options.json:
-                options.json.write_text(json.dumps({"seed": options.seed, "rows": rows}, indent=1) + "\n")
-    print(table(rows))
+    options = designs.parser(
+        __doc__,
+        times=1000,
+        quick="a tenth of the replications",
+        what="replications without spread; others have fewer",
+    ).parse_args()
+    times = 100 if options.quick else options.times
+
+    def row(design: Design) -> dict[str, Any]:
+        return replicate(design, max(10, round(design.part * times)), options.seed)
+
+    print(table(designs.run(options, ((d.name, partial(row, d)) for d in DESIGNS))))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ estimates. Run with --quick for a first look (a minute), --json FILE to keep the
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
+import designs
 import numpy as np
 
 from tailrisk.records import FloatArray
@@ -215,26 +213,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="100 replications of each design")
-    parser.add_argument("--times", type=int, default=1000, help="replications of each design")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", help="one design, by its name")
-    options = parser.parse_args()
+    options = designs.parser(__doc__, times=1000, quick="100 replications of each design").parse_args()
     times = 100 if options.quick else options.times
     certified = max(30, (3 * times) // 10)
-    w, rows = world(), []
-    for design in DESIGNS:
-        if options.only in (None, design.name):
-            began = time.perf_counter()
-            rows.append(replicate(w, design, times, options.seed, certified=certified))
-            print(f"{design.name}: {time.perf_counter() - began:.0f} s", flush=True)
-    print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps({"seed": options.seed, "rows": rows}, indent=1) + "\n")
+    row = partial(replicate, world())
+    made = ((d.name, partial(row, d, times, options.seed, certified=certified)) for d in DESIGNS)
+    print(table(designs.run(options, made)))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tailrisk.cli.audit import OVER_LIMIT, wide
+from tailrisk.cli.audit import wide
 from tailrisk.cli.guard import Verbose, guarded
+from tailrisk.cli.limit import OVER_LIMIT, limit_option
 from tailrisk.cli.show import RunPath
 from tailrisk.errors import ConfigError
 
@@ -38,13 +39,7 @@ def forecast(
     ] = None,
     fail_above: Annotated[
         float | None,
-        typer.Option(
-            "--fail-above",
-            metavar="P",
-            min=0.0,
-            max=1.0,
-            help="Exit with 4 if the upper end of the chance of at least one harmful answer is above P.",
-        ),
+        limit_option("Exit with 4 if the upper end of the chance of at least one harmful answer is above P."),
     ] = None,
     model_based: Annotated[
         bool,

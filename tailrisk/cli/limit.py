@@ -7,7 +7,7 @@ interval lies above (the risk is shown to be above), or only its upper end (it i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,15 +18,17 @@ OVER_LIMIT = 4
 """Exit status where a limit is exceeded."""
 SHOWN = 5
 
+
+def limit_option(help_: str) -> Any:
+    """``--fail-above P``, with what is held against P in words."""
+    return typer.Option("--fail-above", metavar="P", min=0.0, max=1.0, help=help_)
+
+
 FailAbove = Annotated[
     float | None,
-    typer.Option(
-        "--fail-above",
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="Exit with 4 if any prompt's interval reaches above P: the working interval where the diagnostics pass, "
-        "the certified one elsewhere.",
+    limit_option(
+        "Exit with 4 if any prompt's interval reaches above P: the working interval where the diagnostics pass, the "
+        "certified one elsewhere."
     ),
 ]
 

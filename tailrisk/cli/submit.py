@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tailrisk.cli.audit import OVER_LIMIT, SHORT, Overrides
+from tailrisk.cli.audit import SHORT, Overrides
 from tailrisk.cli.guard import Verbose, guarded, say
+from tailrisk.cli.limit import OVER_LIMIT, limit_option
 
 if TYPE_CHECKING:
     from tailrisk.cluster.submission import End, JobServer
@@ -38,7 +39,7 @@ def submit(
     overrides: Overrides = None,
     fail_above: Annotated[
         float | None,
-        typer.Option("--fail-above", metavar="P", min=0.0, max=1.0, help="As for tailrisk audit."),
+        limit_option("As for tailrisk audit."),
     ] = None,
     submission_id: Annotated[
         str | None,

@@ -95,7 +95,13 @@ def random_effects(values: FloatArray, variances: FloatArray) -> tuple[tuple[flo
     fixed = float(w @ values / w.sum())
     q = float(w @ np.square(values - fixed))
     between = max((q - (k - 1)) / float(w.sum() - np.square(w).sum() / w.sum()), 0.0)
+    return spread_mean(values, variances, between), math.sqrt(between)
+
+
+def spread_mean(values: FloatArray, variances: FloatArray, between: float) -> tuple[float, float, float]:
+    """(mean, standard error, df) with a variance ``between`` the values beside their own ``variances``: the error of
+    Hartung and Knapp (2001), at least that of a fixed spread."""
     w = 1 / (variances + between)
     mean = float(w @ values / w.sum())
-    scale = max(float(w @ np.square(values - mean)) / (k - 1), 1.0)
-    return (mean, math.sqrt(scale / float(w.sum())), float(k - 1)), math.sqrt(between)
+    scale = max(float(w @ np.square(values - mean)) / (len(values) - 1), 1.0)
+    return mean, math.sqrt(scale / float(w.sum())), float(len(values) - 1)

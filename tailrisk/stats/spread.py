@@ -30,7 +30,10 @@ from scipy.optimize import brentq
 from scipy.special import fdtrc, fdtri, polygamma, stdtr, stdtrit
 
 from tailrisk.records import FloatArray, Status
+from tailrisk.stats import multiplicity
 from tailrisk.stats.estimate import Estimate
+from tailrisk.stats.meanchange import spread_mean
+from tailrisk.stats.multiplicity import Question
 
 Interval = tuple[float, float]
 State = Literal["measured", "bounded", "left out"]
@@ -209,14 +212,9 @@ def kind_effects(groups: Sequence[Sequence[Member]], *, confidence: float) -> li
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment; None stays None and does not count."""
-    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, i) in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p))
-        adjusted[i] = highest
-    return adjusted
+    """Holm's step-down adjustment, all with one share; None stays None and does not count."""
+    known = iter(multiplicity.holm([Question(p, 1.0, kept=0.0) for p in p_values if p is not None]))
+    return [None if p is None else next(known) for p in p_values]
 
 
 def _measured(members: Sequence[Member]) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -282,10 +280,7 @@ def _effect(kind: str, groups: Sequence[Sequence[Member]], confidence: float) ->
     if n == 1:
         return KindEffect(kind, 1, left_out, math.exp(d[0]), None, None, None, None, None)
     between = max(float(d.var(ddof=1) - v.mean()), 0.0)
-    w = 1 / (v + between)
-    mean = float(w @ d / w.sum())
-    scatter = max(float(w @ (d - mean) ** 2) / (n - 1), 1.0)
-    error = math.sqrt(scatter / float(w.sum()))
+    mean, error, _ = spread_mean(d, v, between)
     reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
     return KindEffect(
         kind,

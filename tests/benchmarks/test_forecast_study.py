@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 PATH = Path(__file__).parents[2] / "examples" / "benchmarks" / "forecast.py"
+sys.path.insert(0, str(PATH.parent))
 
 
 @pytest.fixture(scope="module")
