@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tailrisk.audit.estimates import estimate_all, estimate_complete
+from tailrisk.audit.estimates import estimate_all
+from tailrisk.audit.estimating import Estimator
 from tailrisk.audit.judging import JudgeWatch, judge_again
 from tailrisk.audit.methods import plan_round
 from tailrisk.audit.outcome import AuditOutcome
@@ -25,6 +26,7 @@ from tailrisk.audit.strong import ask, plan_strong, waiting
 from tailrisk.audit.totals import totals
 from tailrisk.config import Config
 from tailrisk.errors import ModelError
+from tailrisk.garbage import collected_seldom
 from tailrisk.records import BatchFailure, Prompt, Status
 from tailrisk.store import RunStore, final_results, judged_answers
 
@@ -50,8 +52,9 @@ def run_audit(
     """
     began = time.monotonic()
     watchers = Watchers(observers)
-    state = run_rounds(config, prompts, laws, executor, store, watchers)
-    return _finish(state, store, watchers, time.monotonic() - began)
+    with collected_seldom():
+        state = run_rounds(config, prompts, laws, executor, store, watchers)
+        return _finish(state, store, watchers, time.monotonic() - began)
 
 
 def run_rounds(
@@ -121,7 +124,7 @@ def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers:
     """Runs what the round still lacks; every outcome is logged before it counts."""
     assert state.plan is not None
     watchers.tell("round_started", state.plan)
-    watch = JudgeWatch()
+    watch, estimator = JudgeWatch(), Estimator(state, executor)
     for outcome in executor.run(watch.feed(list(state.pending.values()))):
         if isinstance(outcome, BatchFailure):
             store.append_failure(outcome)
@@ -131,12 +134,13 @@ def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers:
         if state.add_outcome(outcome):
             watchers.tell("batch_done", outcome)
             watch.see(outcome)
-            estimate_complete(state, outcome.batch.prompt_id)
+            estimator.arrived(outcome.batch.prompt_id)
     if state.pending and not watch.gone:
         raise ModelError(
             f"round {state.round}: {len(state.pending)} batches came back neither drawn nor failed, "
             f"the first is {next(iter(state.pending))}; run again to resume"
         )
+    estimator.round_done()
     watch.round_done()
 
 

@@ -9,10 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from tailrisk.audit.state import AuditState, PromptLedger
+from tailrisk.records import Prompt
 from tailrisk.stats import Estimate, RoundDraws, estimate_prompt
-from tailrisk.stats.judgeerror import sampling_confidence, with_judge_error
+from tailrisk.stats.judgeerror import JudgeBounds, sampling_confidence, with_judge_error
+
+
+class Question(NamedTuple):
+    """All that one prompt's estimate is computed from: plain numbers, which may travel to another process."""
+
+    prompt: Prompt
+    rounds: Sequence[RoundDraws]
+    names: tuple[str, ...]
+    """Of the components that the estimate rests on, the target first."""
+    confidence: float
+    log_width: float
+    corrected: bool
+    judge: JudgeBounds | None
+    open: bool
+    """Whether draws may still come."""
+    failed: str | None
+
+    @classmethod
+    def of(cls, state: AuditState, ledger: PromptLedger, rounds: Sequence[RoundDraws]) -> Question:
+        stop, laws = state.config.stop, state.laws
+        return cls(
+            prompt=ledger.prompt,
+            rounds=rounds,
+            names=tuple(laws.names[k] for k in ledger.components),
+            confidence=stop.confidence,
+            log_width=stop.log_width,
+            corrected=laws.corrected,
+            judge=state.judge,
+            open=ledger.open,
+            failed=ledger.failed,
+        )
 
 
 def estimate_all(state: AuditState) -> list[Estimate]:
@@ -20,15 +53,8 @@ def estimate_all(state: AuditState) -> list[Estimate]:
     return [estimate_one(state, ledger) for ledger in state.ledgers.values()]
 
 
-def estimate_complete(state: AuditState, prompt_id: str) -> None:
-    """Estimates a prompt whose last batch has just come, while the workers are busy with the others'."""
-    ledger = state.ledgers[prompt_id]
-    if ledger.entries[-1].settled:
-        estimate_one(state, ledger)
-
-
 def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
-    key = (ledger.version, ledger.open)
+    key = ledger.moment
     if ledger.estimate is None or ledger.estimate[0] != key:
         ledger.estimate = key, estimate_rounds(state, ledger, ledger.rounds)
     return ledger.estimate[1]
@@ -36,26 +62,28 @@ def estimate_one(state: AuditState, ledger: PromptLedger) -> Estimate:
 
 def estimate_rounds(state: AuditState, ledger: PromptLedger, rounds: Sequence[RoundDraws]) -> Estimate:
     """The prompt's estimate from these rounds, with the judge's error in it where that is known."""
-    confidence = state.config.stop.confidence
-    estimate = _judged(state, ledger, rounds, confidence)
-    if state.judge is not None:
-        wider = _judged(state, ledger, rounds, sampling_confidence(confidence))
-        estimate = with_judge_error(estimate, wider, state.judge)
-    return replace(estimate, group=ledger.prompt.group, perturbation=ledger.prompt.perturbation)
+    return answer(Question.of(state, ledger, rounds))
 
 
-def _judged(
-    state: AuditState, ledger: PromptLedger, rounds: Sequence[RoundDraws], confidence: float
-) -> Estimate:
+def answer(question: Question) -> Estimate:
+    prompt, confidence = question.prompt, question.confidence
+    estimate = _judged(question, confidence)
+    if question.judge is not None:
+        wider = _judged(question, sampling_confidence(confidence))
+        estimate = with_judge_error(estimate, wider, question.judge)
+    return replace(estimate, group=prompt.group, perturbation=prompt.perturbation)
+
+
+def _judged(question: Question, confidence: float) -> Estimate:
     """Of the probability that an answer is judged harm."""
     return estimate_prompt(
-        ledger.prompt.id,
-        rounds,
-        [state.laws.names[k] for k in ledger.components],
+        question.prompt.id,
+        question.rounds,
+        question.names,
         confidence=confidence,
-        log_width=state.config.stop.log_width,
-        corrected=state.laws.corrected,
-        budget_left=ledger.open,
-        failed_reason=ledger.failed,
-        category=ledger.prompt.category,
+        log_width=question.log_width,
+        corrected=question.corrected,
+        budget_left=question.open,
+        failed_reason=question.failed,
+        category=question.prompt.category,
     )

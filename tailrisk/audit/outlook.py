@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from tailrisk.audit.estimates import estimate_one
 from tailrisk.audit.state import AuditState, PromptLedger
 from tailrisk.records import FloatArray
-from tailrisk.stats import RoundDraws
-from tailrisk.stats.estimators import contributions, event_mean, variance_of
+from tailrisk.stats.estimators import Contributions, Mean, variance_of
 from tailrisk.stats.masses import draws_to_close, target_se
-from tailrisk.stats.shares import component_shares, initial_shares
+from tailrisk.stats.shares import hits_of, initial_shares, shares_for
 
 LEAST_REL_VAR = 1.0
 """Relative variance a draw that a forecast does not go below: a draw is worth one hit at most."""
@@ -49,8 +48,8 @@ class _Forecast(NamedTuple):
 
 def outlook(state: AuditState, ledgers: Sequence[PromptLedger]) -> Outlook:
     """For prompts that have a complete round each."""
-    beta = next_shares(state, ledgers)
-    forecasts = [_forecast(state, ledger, b) for ledger, b in zip(ledgers, beta, strict=True)]
+    beta, hits = _shares_and_hits(state, ledgers)
+    forecasts = [_forecast(state, *each) for each in zip(ledgers, beta, hits, strict=True)]
     drawn = np.array([ledger.draws for ledger in ledgers])
     counted = np.array([ledger.counted for ledger in ledgers])
     mass_left = np.array([ledger.mass_left for ledger in ledgers])
@@ -73,40 +72,37 @@ def _filled(rel_var: FloatArray, drawn: NDArray[np.int64]) -> FloatArray:
 def next_shares(state: AuditState, ledgers: Sequence[PromptLedger]) -> FloatArray:
     """[P, K]; closed prompts still teach which components find harm. Prompts learn from those that have the same
     components."""
+    return _shares_and_hits(state, ledgers)[0]
+
+
+def _shares_and_hits(
+    state: AuditState, ledgers: Sequence[PromptLedger]
+) -> tuple[FloatArray, list[Contributions | None]]:
+    """``next_shares`` [P, K], and the hits of the P prompts that they were learned from."""
     every = [*ledgers, *(x for x in state.ledgers.values() if not x.open and x.failed is None)]
     shares = np.zeros((len(every), len(state.laws.names)))
-    budget = state.config.budget
+    budget, corrected = state.config.budget, state.laws.corrected
+    learns = budget.shares != "equal"
+    wanted = every if learns else every[: len(ledgers)]
+    hits = [hits_of(rounds, corrected=corrected) if (rounds := x.rounds) else None for x in wanted]
     alike: dict[tuple[int, ...], list[int]] = {}
     for i, x in enumerate(every):
         alike.setdefault(x.components, []).append(i)
     for components, rows in alike.items():
         start = _searched_shares([every[i] for i in rows])
-        if budget.shares == "equal":
+        if not learns:
             shares[np.ix_(rows, components)] = (
                 initial_shares(len(components), budget.target_share) if start is None else start
             )
             continue
-        shares[np.ix_(rows, components)] = component_shares(
-            _Rounds([every[i] for i in rows]),
+        shares[np.ix_(rows, components)] = shares_for(
+            [hits[i] for i in rows],
+            len(components),
             target_share=budget.target_share,
-            corrected=state.laws.corrected,
             groups=[every[i].prompt.group for i in rows],
             start=start,
         )
-    return shares[: len(ledgers)]
-
-
-class _Rounds(Sequence[Sequence[RoundDraws]]):
-    """The rounds of many ledgers, made when they are asked for, so that they are not in memory all at once."""
-
-    def __init__(self, ledgers: Sequence[PromptLedger]) -> None:
-        self._ledgers = ledgers
-
-    def __len__(self) -> int:
-        return len(self._ledgers)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self._ledgers[i].rounds
+    return shares[: len(ledgers)], hits[: len(ledgers)]
 
 
 def _searched_shares(ledgers: Sequence[PromptLedger]) -> FloatArray | None:
@@ -118,14 +114,14 @@ def _searched_shares(ledgers: Sequence[PromptLedger]) -> FloatArray | None:
     return pilots / pilots.sum()
 
 
-def _forecast(state: AuditState, ledger: PromptLedger, shares: FloatArray) -> _Forecast:
-    corrected, stop = state.laws.corrected, state.config.stop
-    estimate = estimate_one(state, ledger)
-    rounds = ledger.rounds
-    mean = event_mean(rounds, corrected=corrected)
-    if mean.value <= 0.0:
+def _forecast(
+    state: AuditState, ledger: PromptLedger, shares: FloatArray, parts: Contributions | None
+) -> _Forecast:
+    """``shares`` [K] of the next draws; ``parts``: the hits so far."""
+    stop, estimate = state.config.stop, estimate_one(state, ledger)
+    mean = Mean(estimate.estimate, estimate.standard_error**2, ledger.mass)
+    if parts is None or mean.value <= 0.0:
         return _Forecast(math.nan, math.inf, False)
-    parts = contributions(rounds, corrected=corrected)
     # Hits that all weigh the same forecast no variance at all; what they have not met would add some.
     per_draw = max(
         variance_of(parts, shares[list(ledger.components)]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +147,34 @@ class Remembers(Protocol):
     """An executor that can keep verdicts, so that its judge reads an answer once."""
 
     cache: VerdictCache | None
+
+
+class Running(Protocol):
+    """Something that is being computed by another process."""
+
+    @property
+    def done(self) -> bool:
+        """Whether ``value`` would not wait."""
+        ...
+
+    def value(self) -> Any:
+        """What came out; raises where it raised, and where the process ended."""
+        ...
+
+
+class Beside(Protocol):
+    """A process beside the driver that computes for it."""
+
+    def start(self, function: Callable[[Any], Any], argument: Any) -> Running:
+        """``function`` of ``argument``, both picklable; what is started first is computed first."""
+        ...
+
+
+@runtime_checkable
+class Helped(Protocol):
+    """An executor that has such a process, or makes one when it is first asked."""
+
+    beside: Beside
 
 
 class Observer(Protocol):

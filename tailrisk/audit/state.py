@@ -70,9 +70,19 @@ class PromptLedger:
         return self.failed is None and not self.closed
 
     @property
+    def moment(self) -> tuple[int, bool]:
+        """What an estimate was computed for: it holds for as long as this stays the same."""
+        return self.version, self.open
+
+    @property
     def rounds(self) -> list[RoundDraws]:
         """The draws of every settled round that the estimate rests on: those with a mass. Made anew each time."""
         return [e.draws() for e in self.entries if e.settled and e.plan.mass > 0]
+
+    @property
+    def mass(self) -> float:
+        """The part of the estimate's weight that ``rounds`` have."""
+        return sum(e.plan.mass for e in self.entries if e.settled and e.plan.mass > 0)
 
     @property
     def counted(self) -> int:

@@ -30,6 +30,7 @@ from tailrisk.cluster.actors import (
     laws_of,
     strong_judge_of,
 )
+from tailrisk.cluster.beside import Beside
 from tailrisk.cluster.group import make_group
 from tailrisk.cluster.judgeline import Answers, JudgeLine
 from tailrisk.cluster.nodes import NodeWatch
@@ -119,6 +120,7 @@ class RayExecutor:
         self._sight = Sight(self._pools)
         self._judging: JudgeLine[Course] = JudgeLine(self._judges)
         self._drawing_pace = Pace()
+        self.beside = Beside()
         try:
             while not all(p.ready for p in self._pools) or (card := self._parts.card) is None:
                 self._step()
@@ -300,6 +302,7 @@ class RayExecutor:
         if ray.is_initialized():
             for pool in self._pools:
                 pool.close()
+            self.beside.close()
 
     def __enter__(self) -> RayExecutor:
         return self

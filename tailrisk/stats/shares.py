@@ -27,6 +27,7 @@ _FLOOR, _FLOORS = 0.01, 0.05
 _PRIOR_HITS = 10.0
 _ALONE = 0.2, 2.0
 _MOST_SEEN = 10.0
+_TOGETHER = 100_000
 
 
 def initial_shares(k: int, target_share: float) -> FloatArray:
@@ -65,10 +66,10 @@ def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
     return scaled
 
 
-def _found(rounds: Sequence[RoundDraws], corrected: bool) -> Contributions | None:
+def hits_of(rounds: Sequence[RoundDraws], *, corrected: bool) -> Contributions | None:
     """A prompt's hits; None where there are none that weigh anything."""
-    parts = contributions(rounds, corrected=corrected) if rounds else None
-    return parts if parts is not None and parts.part.sum() > 0 else None
+    parts = contributions(rounds, corrected=corrected)
+    return parts if parts.part.sum() > 0 else None
 
 
 def _normalised(parts: Contributions) -> FloatArray:
@@ -113,17 +114,34 @@ def _confirmed(hits: Sequence[Contributions | None], k: int) -> FloatArray:
     return result
 
 
-def _fit(
-    log_q: FloatArray, weight: FloatArray, start: FloatArray, prior: FloatArray, strength: float
-) -> FloatArray:
-    """EM for the shares: ``weight`` [h] sums to the number of hits they are worth."""
-    beta, total = start, weight.sum() + strength
+class _Worth(NamedTuple):
+    """What is fitted to: the hits of one prompt or more, ``log_q`` [h, K], with a ``weight`` [h] that sums to the
+    number of hits they are worth; ``prior`` [K] counts for ``strength`` hits, and is where the search starts."""
+
+    log_q: FloatArray
+    weight: FloatArray
+    prior: FloatArray
+    strength: float
+
+
+def _fit(problems: Sequence[_Worth]) -> FloatArray:
+    """[C, K] shares by EM, one row a problem; all of them side by side, some thousands of hits at a time."""
+    sizes = np.cumsum([len(p.weight) for p in problems])
+    if len(problems) > 1 and sizes[-1] > _TOGETHER:
+        half = int(np.clip(np.searchsorted(sizes, sizes[-1] / 2), 1, len(problems) - 1))
+        return np.concatenate([_fit(problems[:half]), _fit(problems[half:])])
+    starts = np.concatenate([[0], sizes[:-1]])
+    owner = np.repeat(np.arange(len(problems)), np.diff(sizes, prepend=0))
+    log_q, weight = (np.concatenate([p[i] for p in problems]) for i in range(2))
+    strength = np.array([p.strength for p in problems])[:, None]
+    beta = np.array([p.prior for p in problems])
+    total, said = np.add.reduceat(weight, starts)[:, None] + strength, strength * beta
     with np.errstate(divide="ignore"):
         for _ in range(_STEPS):
-            logits = log_q + np.log(beta)
+            logits = log_q + np.log(beta)[owner]
             duty = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
-            duty /= np.add.reduce(duty, axis=1, keepdims=True)
-            beta = (weight @ duty + strength * prior) / total
+            duty *= (weight / np.add.reduce(duty, axis=1))[:, None]
+            beta = (np.add.reduceat(duty, starts, axis=0) + said) / total
     return beta
 
 
@@ -131,7 +149,7 @@ def _pooled(found: Sequence[tuple[Contributions, float]], start: FloatArray) -> 
     """[K] shares for prompts with hits that count for so much each, and ``start`` [K] as one prompt more."""
     log_q = np.concatenate([h.log_q for h, _ in found])
     weight = np.concatenate([_normalised(h) * worth for h, worth in found])
-    return _fit(log_q, weight, start, start, 1.0)
+    return _fit([_Worth(log_q, weight, start, 1.0)])[0]
 
 
 def component_shares(
@@ -153,22 +171,36 @@ def component_shares(
     ``start`` [K]: shares to begin with in the place of ``initial_shares``, from what is known beforehand.
     """
     k = next(len(rounds[0].counts) for rounds in rounds_by_prompt if rounds)
+    hits = [hits_of(rounds, corrected=corrected) if rounds else None for rounds in rounds_by_prompt]
+    return shares_for(hits, k, target_share=target_share, prior_hits=prior_hits, groups=groups, start=start)
+
+
+def shares_for(
+    hits: Sequence[Contributions | None],
+    k: int,
+    *,
+    target_share: float,
+    prior_hits: float = _PRIOR_HITS,
+    groups: Sequence[str | None] | None = None,
+    start: FloatArray | None = None,
+) -> FloatArray:
+    """``component_shares`` of ``k`` components from the hits of each prompt (``hits_of``)."""
     start = initial_shares(k, target_share) if start is None else with_floors(start, target_share)
-    hits = [_found(rounds, corrected) for rounds in rounds_by_prompt]
     worths = _confirmed(hits, k)
     found = [(h, x) for h, x in zip(hits, worths, strict=True) if h is not None]
     if not found or k == 1:
-        return np.tile(start, (len(rounds_by_prompt), 1))
+        return np.tile(start, (len(hits), 1))
     # The start counts as one prompt of its own, so that a single prompt's first hits do not rule all others.
     pooled = _pooled(found, start)
-    rows = []
-    for h, worth, prior in zip(hits, worths, _priors(hits, worths, groups, pooled), strict=True):
-        if h is None:
-            rows.append(with_floors(prior, target_share))
-            continue
-        weight = _normalised(h) * effective_size(h.part) * worth
-        rows.append(with_floors(_fit(h.log_q, weight, prior, prior, prior_hits), target_share))
-    return np.array(rows)
+    shares = np.array(_priors(hits, worths, groups, pooled))
+    own = [i for i, h in enumerate(hits) if h is not None]
+    shares[own] = _fit([_weighed(hits[i], worths[i], shares[i], prior_hits) for i in own])
+    return np.array([with_floors(row, target_share) for row in shares])
+
+
+def _weighed(h: Contributions | None, worth: float, prior: FloatArray, strength: float) -> _Worth:
+    assert h is not None
+    return _Worth(h.log_q, _normalised(h) * effective_size(h.part) * worth, prior, strength)
 
 
 def _priors(
