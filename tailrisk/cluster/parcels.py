@@ -16,7 +16,7 @@ import numpy as np
 from tailrisk.audit.work import Draws
 from tailrisk.records import Batch, JudgedTexts, cut
 
-QUICK_S = 0.05
+QUICK_S = 0.1
 """Batches go together as far as that takes a worker no longer than this."""
 MOST = 16
 """Batches that go together at most."""
