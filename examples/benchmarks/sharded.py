@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,28 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer answers, prompts and draws")
+    parser.add_argument("--parts", nargs="*", choices=("laws", "audits"), default=["laws", "audits"])
+    parser.add_argument("--prompts", type=int, default=26, help="of the quickstart's, for the audits")
+    parser.add_argument("--draws", type=int, default=4000, help="of each audit")
+    parser.add_argument(
+        "--dtype", default="bfloat16", help="of the audits; float32 where bfloat16 is emulated"
+    )
+    parser.add_argument("--ways", nargs="*", choices=list(WAYS)[1:], help="of cutting, for the audits")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        scored = laws(Path(folder), prompts=2 if options.quick else 6, draws=4 if options.quick else 16)
+        scored: dict[str, dict[str, float]] = {}
+        if "laws" in options.parts:
+            scored = laws(Path(folder), prompts=2 if options.quick else 6, draws=4 if options.quick else 16)
         for way, by_law in scored.items():
             print(f"{way}: largest difference of a token's log-probability")
             for law, difference in by_law.items():
                 print(f"  {law:<12}{difference:.1e}")
-        audited = audits(
-            Path(folder), prompts=3 if options.quick else 26, draws=150 if options.quick else 4000
-        )
+        size = (3, 150) if options.quick else (options.prompts, options.draws)
+        ways = ["whole", *(options.ways or list(WAYS)[1:])]
+        audited: dict[str, dict[str, Any]] = {}
+        if "audits" in options.parts:
+            audited = audits(Path(folder), ways, prompts=size[0], draws=size[1], dtype=options.dtype)
     for way, found in audited.items():
         print(
             f"{way}: {found['overlapping']} of {found['prompts']} intervals overlap, {found['equal_draws']:.1%} "
@@ -124,11 +136,15 @@ def scores(laws: LawSet, answers: Answers) -> dict[str, list[NDArray[np.float64]
     }
 
 
-def audits(folder: Path, *, prompts: int, draws: int) -> dict[str, dict[str, Any]]:
-    """The quickstart with each way of cutting its model, held against the whole one."""
+def audits(
+    folder: Path, ways: Sequence[str], *, prompts: int, draws: int, dtype: str
+) -> dict[str, dict[str, Any]]:
+    """The quickstart with each of these ways of cutting its model, held against the first of them, the whole one."""
     found = {}
-    for way, parallel in WAYS.items():
+    for way in ways:
+        parallel = WAYS[way]
         settings = {
+            "target.dtype": dtype,
             "run.dir": folder,
             "run.name": way.replace(" ", "-"),
             "tracking.uri": "null",
