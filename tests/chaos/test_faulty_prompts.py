@@ -77,6 +77,24 @@ def test_bad_prompts_are_isolated_and_the_others_do_not_notice(ray_local, tmp_pa
     assert max(n for p in by_id.keys() - {"p01", "p04"} for n in of[p]) <= 3
 
 
+def test_three_of_sixty_prompts_are_found_and_nobody_else_pays(ray_local, tmp_path: Path):
+    faults = {"p07": "always crash", "p31": "always crash", "p44": "always raise"}
+    gates = tuple(0.05 + 0.3 * (i % 7) / 7 for i in range(60))
+    order = order_in(tmp_path, gates=gates, faults=faults, timeout_s=30.0, draws=2400, rounds=1)
+    assert audit(order) == 3
+    assert calm(order, tmp_path / "calm") == 3
+
+    failed = check_accounts(Path(order.folder))
+    assert {key.split("/")[0] for key in failed} == set(faults)
+    check_same(Path(order.folder), tmp_path / "calm", frozenset(faults))
+    of: dict[str, list[int]] = {}
+    for what, n in tries(tmp_path).items():
+        of.setdefault(what.split("/")[0], []).append(n)
+    assert max(n for prompt in of.keys() - faults.keys() for n in of[prompt]) <= 2
+    _, totals = written(Path(order.folder))
+    assert totals["prompts"] == 60 and totals["statuses"]["failed"] == 3
+
+
 def test_a_judge_that_dies_hangs_or_raises_leaves_answers_undetermined(ray_local, tmp_path: Path):
     faults = {"p01": "always crash", "p03": "always hang", "p05": "always raise"}
     # More good prompts than bad ones: a judge that fails on most of a round's answers ends the audit.
