@@ -28,15 +28,15 @@ def _audits(rows: list[dict[str, Any]]) -> list[str]:
     text = [
         "| draws | prompts | batches | CPU a draw, us | of it: "
         + " | ".join(phases)
-        + " | peak, MiB | wall, s |",
-        "|---|---|---|---|" + "---|" * (len(phases) + 2),
+        + " | beside it | peak, MiB | wall, s |",
+        "|---|---|---|---|" + "---|" * (len(phases) + 3),
     ]
     for row in rows:
         each = [1e6 * row["phases"].get(p, {"cpu_s": 0.0})["cpu_s"] / row["draws"] for p in phases]
         text.append(
             f"| {row['draws']:,} | {row['prompts']:,} | {row['batches']:,} | {row['cpu_us_a_draw']:.0f} | "
             + " | ".join(f"{x:.1f}" for x in each)
-            + f" | {row['peak_mib']:,.0f} | {row['wall_s']:,.0f} |"
+            + f" | {row.get('beside_us_a_draw', 0.0):.1f} | {row['peak_mib']:,.0f} | {row['wall_s']:,.0f} |"
         )
     return [*text, ""]
 

@@ -1,7 +1,8 @@
 """A whole audit with simulated laws, phase by phase: CPU of the driver, wall time, memory.
 
 CPU is that of the driver's process with all its threads, Ray's among them; the workers and Ray's own servers are
-other processes. Memory is the most that the process has held so far.
+other processes. So is the one that makes estimates beside the driver, which is told apart. Memory is the most that the
+driver's process has held so far.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from simulated.world import MakeLaws, WordJudge, config_of, risk_of, write_prompts
+from simulated.world import MakeLaws, WordJudge, config_of, cpu_of, risk_of, write_prompts
+from tailrisk.audit import estimating
 from tailrisk.audit.driver import run_audit
 from tailrisk.audit.outcome import AuditOutcome
 from tailrisk.audit.protocols import Silent
@@ -82,6 +84,7 @@ def _measured(folder: Path, config: Any, sleep: float) -> dict[str, Any]:
         clock.mark("workers")
         with RunStore.open(config.run_folder, manifest) as store:
             outcome = run_audit(config, prompts, executor.card, executor, store, observers=[clock])
+        beside = executor.beside.start(cpu_of, None).value() if len(prompts) >= estimating.MANY else 0.0
     clock.mark("closing")
     render_report(config.run_folder)
     clock.mark("report")
@@ -99,6 +102,7 @@ def _measured(folder: Path, config: Any, sleep: float) -> dict[str, Any]:
         "statuses": outcome.totals["statuses"],
         "bias_z": _bias(outcome.estimates),
         "phases": clock.phases,
+        "beside_us_a_draw": 1e6 * beside / draws,
         "cpu_us_a_draw": 1e6 * sum(row["cpu_s"] for row in counted.values()) / draws,
         "wall_s": sum(row["wall_s"] for row in counted.values()),
         "peak_mib": peak_mib(),

@@ -136,3 +136,8 @@ class WordJudge:
 def sleep_of(mean: float, seed: int) -> float:
     """Seconds that the batch with this seed sleeps."""
     return mean * (0.5 + derive_seed("sleep", seed) / 2**63)
+
+
+def cpu_of(_: None) -> float:
+    """Seconds of CPU of the process that answers: of all it has done, its start too."""
+    return time.process_time()
