@@ -34,6 +34,7 @@ from tailrisk.store.asked import Asked, Told, decode_asked, decode_told, encode_
 
 Payload = dict[str, Any]
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
+_STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,13 +75,14 @@ class Note:
 Record = RoundPlan | BatchResult | BatchFailure | Verdicts | OtherJudge | Judgement | Asked | Told | Note
 
 
-def encode(record: Record) -> tuple[str, Payload]:
-    """(kind, payload) of a record; ``StoreError`` where it holds what the log must not hold."""
+def encode(record: Record) -> tuple[str, Payload | str]:
+    """(kind, payload) of a record, a batch's as its JSON text; ``StoreError`` where it holds what the log must not
+    hold."""
     match record:
         case RoundPlan():
             return "plan", _encode_plan(record)
         case BatchResult():
-            return "batch", _encode_result(record)
+            return "batch", encode_result(record)[0]
         case BatchFailure():
             return "failure", {"batch": _encode_batch(record.batch), "reason": record.reason}
         case Verdicts():
@@ -138,17 +140,21 @@ def decode(kind: str, payload: Mapping[str, Any]) -> Record:
 
 def draws_crc(result: BatchResult) -> int:
     """Checksum of what the seed alone determines: tokens, ends, log-probabilities; not the judge's view."""
-    parts = [
-        [t.tolist() for t in result.tokens],
-        result.finished.tolist(),
-        _log_qs(_scored(result)),
-        result.log_q_sample.tolist(),
-    ]
-    return _crc(parts)
+    return _crc(*_draw_texts(result))
 
 
-def _crc(parts: list[Any]) -> int:
-    return zlib.crc32(_ENCODER.encode(parts).encode())
+def _draw_texts(r: BatchResult) -> tuple[str, str, str, str]:
+    """JSON texts of tokens, ends, scored and sampled log-probabilities."""
+    return (
+        _ENCODER.encode([t.tolist() for t in r.tokens]),
+        _ENCODER.encode(r.finished.tolist()),
+        _ENCODER.encode(_log_qs(_scored(r))),
+        _ENCODER.encode(r.log_q_sample.tolist()),
+    )
+
+
+def _crc(tokens: str, finished: str, log_q: str, sample: str) -> int:
+    return zlib.crc32(f"[{tokens},{finished},{log_q},{sample}]".encode())
 
 
 def _encode_plan(plan: RoundPlan) -> Payload:
@@ -212,22 +218,24 @@ def _components(some: list[Any]) -> tuple[int, ...] | None:
     return tuple(some[0]) if some and some[0] is not None else None
 
 
-def _encode_result(r: BatchResult) -> Payload:
+def encode_result(r: BatchResult) -> tuple[str, int]:
+    """A batch's payload as JSON text, and ``draws_crc``: what is long is put into words once for both."""
     _check_result(r)
-    tokens, log_q, sample = [t.tolist() for t in r.tokens], _log_qs(_scored(r)), r.log_q_sample.tolist()
-    return {
-        "batch": _encode_batch(r.batch),
-        "tokens": tokens,
-        "texts": list(r.texts),
-        "finished": r.finished.astype(np.int64).tolist(),
-        "log_q": log_q,
-        **({} if r.batch.components is None else {"columns": r.log_q.shape[1]}),
-        "log_q_sample": sample,
-        **_encode_judged(r.batch.key, JudgedTexts(r.verdicts, r.scores, r.judge_errors, r.judge_calls)),
-        "seconds": float(r.seconds),
-        "worker": r.worker,
-        "crc": _crc([tokens, r.finished.tolist(), log_q, sample]),
-    }
+    tokens, finished, log_q, sample = _draw_texts(r)
+    crc = _crc(tokens, finished, log_q, sample)
+    judged = _encode_judged(r.batch.key, JudgedTexts(r.verdicts, r.scores, r.judge_errors, r.judge_calls))
+    columns = "" if r.batch.components is None else f'"columns":{r.log_q.shape[1]},'
+    try:
+        batch, texts = _STRICT.encode(_encode_batch(r.batch)), _STRICT.encode(list(r.texts))
+        rest = _STRICT.encode({**judged, "seconds": float(r.seconds), "worker": r.worker, "crc": crc})
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"batch {r.batch.key} is not plain JSON and is not logged: {error}") from error
+    ends = _ENCODER.encode(r.finished.astype(np.int64).tolist())
+    text = (
+        f'{{"batch":{batch},"tokens":{tokens},"texts":{texts},"finished":{ends},"log_q":{log_q},{columns}'
+        f'"log_q_sample":{sample},{rest[1:]}'
+    )
+    return text, crc
 
 
 def _check_result(r: BatchResult) -> None:

@@ -42,12 +42,13 @@ def read_log(
         yield from Segment(path, last=path == paths[-1], kinds=kinds, wanted=wanted)
 
 
-def encode_line(kind: str, payload: dict[str, Any]) -> bytes:
+def encode_line(kind: str, payload: dict[str, Any] | str) -> bytes:
+    """``payload`` as it is, or as JSON text already."""
     try:
-        body = _ENCODER.encode({"kind": kind, "payload": payload})
+        text = payload if isinstance(payload, str) else _ENCODER.encode(payload)
+        data = f'{{"kind":{_ENCODER.encode(kind)},"payload":{text}}}'.encode("ascii")
     except (ValueError, TypeError) as error:
         raise StoreError(f"a record of kind {kind!r} is not plain JSON and is not logged: {error}") from error
-    data = body.encode("ascii")
     return b"%08x %s\n" % (zlib.crc32(data), data)
 
 

@@ -15,7 +15,17 @@ from tailrisk.errors import StoreError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, RoundPlan
 from tailrisk.store.asked import Asked, Told
 from tailrisk.store.atomic import write_failed
-from tailrisk.store.codec import Judgement, Note, OtherJudge, Record, Verdicts, decode, draws_crc, encode
+from tailrisk.store.codec import (
+    Judgement,
+    Note,
+    OtherJudge,
+    Record,
+    Verdicts,
+    decode,
+    draws_crc,
+    encode,
+    encode_result,
+)
 from tailrisk.store.lock import RunLock
 from tailrisk.store.log import read_log
 from tailrisk.store.manifest import NAME, Manifest, check_resume, read_manifest, write_manifest
@@ -114,9 +124,9 @@ class RunStore:
             crc = self._settled[result.batch.key]
             self._twin(result.batch.key, same=None if crc is None else crc == draws_crc(result))
             return False
-        kind, payload = encode(result)
-        self._log.append(kind, payload, soon=True)
-        self._settled[result.batch.key] = payload["crc"]
+        text, crc = encode_result(result)
+        self._log.append("batch", text, soon=True)
+        self._settled[result.batch.key] = crc
         return True
 
     def append_failure(self, failure: BatchFailure) -> bool:

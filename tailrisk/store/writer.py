@@ -67,7 +67,7 @@ class LogWriter:
             self.close()
             raise write_failed(self._folder, error) from error
 
-    def append(self, kind: str, payload: dict[str, Any], *, soon: bool = False) -> None:
+    def append(self, kind: str, payload: dict[str, Any] | str, *, soon: bool = False) -> None:
         """Writes one record and syncs it; when this returns, the record survives a crash. ``soon``: of the machine
         only after ``SYNC_S``, or with the next record that is not ``soon``."""
         with self._lock:

@@ -119,6 +119,16 @@ def test_plans_failures_notes_come_back(found, mass, final, prompt_id, text):
         assert through_text(failure) == failure
 
 
+@settings(max_examples=50, deadline=None)
+@given(results())
+def test_the_text_is_that_of_an_encoder_that_writes_it_whole(result):
+    kind, text = encode(result)
+    assert kind == "batch" and isinstance(text, str)
+    payload = json.loads(text)
+    assert json.dumps(payload, separators=(",", ":")) == text
+    assert payload["crc"] == draws_crc(result) and list(payload)[-1] == "crc"
+
+
 def test_verdicts_come_back():
     judged = JudgedTexts(np.array([0, 1, 2], np.int8), np.array([0.1, np.inf, np.nan]), ["", "", "late"])
     back = through_text(Verdicts(key="p/0/1", judged=judged))
@@ -137,6 +147,8 @@ def test_verdicts_come_back():
         ("log_q_sample", np.zeros(2), "planned with 3"),
         ("texts", ["a"], "planned with 3"),
         ("verdicts", np.array([0, 1, 3], np.int8), "verdict"),
+        ("seconds", float("nan"), "not plain JSON"),
+        ("worker", b"w", "not plain JSON"),
     ],
 )
 def test_what_must_not_be_logged_is_refused(field, value, said):
@@ -146,7 +158,9 @@ def test_what_must_not_be_logged_is_refused(field, value, said):
 
 
 def test_records_of_another_version_are_refused():
-    kind, payload = encode(kit.result(kit.plan(0).batches[0]))
+    kind, text = encode(kit.result(kit.plan(0).batches[0]))
+    assert isinstance(text, str)
+    payload = json.loads(text)
     del payload["log_q"]
     with pytest.raises(StoreError, match="another version"):
         decode(kind, payload)
