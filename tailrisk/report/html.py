@@ -7,6 +7,7 @@ policy names the hash of the page's only script, so that markup which slipped th
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
@@ -79,7 +80,9 @@ def _template(name: str) -> str | None:
     return place.read_text(encoding="utf-8") if place.is_file() else None
 
 
+@functools.cache
 def _environment() -> Any:
+    """Templates are compiled once a process."""
     import jinja2
 
     return jinja2.Environment(

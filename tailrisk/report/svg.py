@@ -98,12 +98,19 @@ def to_svg(drawn: Figure, name: str, title: str) -> str:
     ``title`` is what a screen reader says; it must hold no foreign text.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.StringIO()
     salted: dict[Any, Any] = {"svg.hashsalt": name}
     with mpl.rc_context({**_STYLE, **salted}):
-        drawn.savefig(
-            out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        # As savefig does, but for drawing everything once more only to find the places of the axes.
+        drawn.set_dpi(FigureCanvasSVG.fixed_dpi)
+        layout = drawn.get_layout_engine()
+        if layout is not None:
+            layout.execute(drawn)
+            drawn.set_layout_engine("none")
+        FigureCanvasSVG(drawn).print_svg(
+            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
     text = out.getvalue()
     text = text[text.index("<svg") :]
