@@ -32,6 +32,8 @@ INK = {
     "#000018": "--c-grey",
 }
 _BY_NAME = {name.removeprefix("--").removeprefix("c-"): code for code, name in INK.items()}
+DPI = 72
+"""Of every SVG that matplotlib writes."""
 WIDTH = 9.0
 """Inches of a figure as wide as the page."""
 SERIES = ("blue", "orange", "green", "purple", "sky", "vermilion", "yellow")
@@ -104,7 +106,7 @@ def to_svg(drawn: Figure, name: str, title: str) -> str:
     salted: dict[Any, Any] = {"svg.hashsalt": name}
     with mpl.rc_context({**_STYLE, **salted}):
         # As savefig does, but for drawing everything once more only to find the places of the axes.
-        drawn.set_dpi(FigureCanvasSVG.fixed_dpi)
+        drawn.set_dpi(DPI)
         layout = drawn.get_layout_engine()
         if layout is not None:
             layout.execute(drawn)
