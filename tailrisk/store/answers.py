@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,22 +14,17 @@ from tailrisk.records import Batch, FloatArray, RoundPlan
 from tailrisk.store.asked import Asked, Reader, Told
 from tailrisk.store.checkedlog import CheckedLog
 from tailrisk.store.codec import decode
-
-_HEAD = re.compile(rb'\{"kind":"batch","payload":\{"batch":\[("(?:[^"\\]|\\.)*"),(\d+),(\d+),')
+from tailrisk.store.numbers import key_of, texts_in
 
 
 def texts_of(source: Path | CheckedLog, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
     """Batch key -> the texts of these of its draws, in their order. Other batches are checked, but not parsed."""
     found: dict[str, list[str]] = {}
     for body in CheckedLog.of(source).bodies("batch"):
-        match = _HEAD.match(body)
-        if match is not None and f"{json.loads(match[1])}/{int(match[2])}/{int(match[3])}" not in wanted:
-            continue
-        payload = json.loads(body)["payload"]
-        prompt_id, component, index = payload["batch"][:3]
-        key = f"{prompt_id}/{component}/{index}"
+        key = key_of(body)
         if key in wanted and key not in found:
-            found[key] = [payload["texts"][i] for i in wanted[key]]
+            texts = texts_in(body)
+            found[key] = [texts[i] for i in wanted[key]]
     return found
 
 

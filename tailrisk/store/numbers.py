@@ -34,6 +34,7 @@ _KEYS = (
 _REST = re.compile(
     rb'\](?:,"calls":(?P<calls>\d+))?,"seconds":(?P<seconds>[^,]+),"worker":(?P<worker>"(?:[^"\\]|\\.)*"),"crc":\d+\}\}$'
 )
+_HEAD = re.compile(rb'\{"kind":"batch","payload":\{"batch":\[("(?:[^"\\]|\\.)*"),(\d+),(\d+),')
 _DECODER = json.JSONDecoder()
 _ORDER = (
     "batch", "tokens", "texts", "finished", "log_q", "columns", "log_q_sample", "verdicts", "scores", "errors", "calls",
@@ -110,6 +111,26 @@ def numbers_of(bodies: Iterable[bytes]) -> Iterator[LoggedNumbers]:
 def results_of(bodies: Iterable[bytes]) -> Iterator[BatchResult]:
     """The same with what was said."""
     return _read(iter(bodies), _Group.results)
+
+
+def key_of(body: bytes) -> str:
+    """The key of the batch that a record is of."""
+    match = _HEAD.match(body)
+    prompt_id, component, index = (
+        json.loads(body)["payload"]["batch"][:3]
+        if match is None
+        else (_json(match[1]), int(match[2]), int(match[3]))
+    )
+    return f"{prompt_id}/{component}/{index}"
+
+
+def texts_in(body: bytes) -> list[str]:
+    """The answers of the batch that a record is of."""
+    begin = body.find(_KEYS[1])
+    end = body.find(_KEYS[2], begin)
+    if min(begin, end) < 0:
+        return json.loads(body)["payload"]["texts"]
+    return _json(body[begin + len(_KEYS[1]) - 1 : end + 1])
 
 
 class _Group:
