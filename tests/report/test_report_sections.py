@@ -189,3 +189,14 @@ def test_everything_failed_is_a_report_too(tmp_path):
     report = report_of(gather(make_run(tmp_path / "run", [Case("broken", 0.1, fails=True)])))
     assert report.populations.mean is None and not report.validity.figures
     assert report.headline.statuses == ((Status.FAILED.value, 1),)
+
+
+def test_figures_are_drawn_only_where_a_page_asks_for_them(made, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.__init__", refuse)
+    view = report_of(made).validity
+    assert view.figures
+    with pytest.raises(AssertionError, match="drawn"):
+        _ = view.figures[0].svg
