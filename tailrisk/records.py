@@ -10,13 +10,14 @@ import enum
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def expected_draws(counts: ArrayLike, faded: ArrayLike | None) -> FloatArray:
@@ -28,7 +29,7 @@ def expected_draws(counts: ArrayLike, faded: ArrayLike | None) -> FloatArray:
     return np.where(parts > 0.0, parts, whole)
 
 
-def cut(flat: NDArray[np.int32], lengths: Sequence[int]) -> list[NDArray[np.int32]]:
+def cut(flat: NDArray[Scalar], lengths: Sequence[int]) -> list[NDArray[Scalar]]:
     """``flat`` as consecutive arrays of these lengths, without copies."""
     ends = list(itertools.accumulate(lengths))
     return [flat[end - n : end] for n, end in zip(lengths, ends, strict=True)]

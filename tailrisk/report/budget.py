@@ -145,7 +145,7 @@ def _allocation(m: Material) -> Figure | None:
             ],
             most=MOST_DATA,
         ),
-        svg=budgetfigures.allocation(r.draws, r.rounds, widths, first=m.first_round),
+        draw=lambda: budgetfigures.allocation(r.draws, r.rounds, widths, first=m.first_round),
     )
 
 
@@ -181,5 +181,5 @@ def _busy(events: EventLog) -> Figure | None:
             ((visible(lane.name), lane.batches, lane.draws, round(lane.seconds, 1), percent(lane.share))
              for lane in found.lanes),
         ),
-        svg=budgetfigures.busy(found),
+        draw=lambda: budgetfigures.busy(found),
     )  # fmt: skip

@@ -17,6 +17,8 @@ _NEEDED = {"\u200c", "\u200d", "\ufe0f"}
 
 def visible(text: str, *, lines: bool = False) -> str:
     """``text`` with invisible and steering characters spelled out; ``lines`` keeps newlines and tabs."""
+    if text.isprintable():
+        return text
     kept = _NEEDED | ({"\n", "\t"} if lines else set())
     return "".join(c if c in kept or unicodedata.category(c) not in _HIDDEN else _escape(c) for c in text)
 

@@ -57,7 +57,7 @@ def deployment_view(m: Material) -> Deployment | None:
             reading="The chance of at least one harmful answer in N queries. The grey band is certain, the blue "
             "one and its middle are the model's; dashed and dotted are opinions on fresh prompts, not the audited.",
             data=table(("queries", *names), points),
-            svg=forecast_curve(data),
+            draw=lambda: forecast_curve(data),
         ),
         record=dict(told.to_json()),
     )

@@ -6,7 +6,7 @@ A figure answers one question and brings the table that it was drawn from. All t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -38,11 +38,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, most: int | No
 
 @dataclass(frozen=True)
 class Figure:
-    """``name``: unique in a report, of letters and hyphens. ``reading``: how to read it. ``svg``: an ``<svg>`` element
-    of ``report.svg``, which is not part of report.json."""
+    """``name``: unique in a report, of letters and hyphens. ``reading``: how to read it. ``draw`` makes ``svg``, an
+    ``<svg>`` element of ``report.svg``, which is not part of report.json: only a page pays for drawing it."""
 
     name: str
     question: str
     reading: str
     data: Table
-    svg: Annotated[str, Field(exclude=True)] = field(repr=False)
+    draw: Annotated[Callable[[], str], Field(exclude=True)] = field(repr=False, compare=False)
+
+    @property
+    def svg(self) -> str:
+        """Drawn anew each time."""
+        return self.draw()

@@ -7,12 +7,14 @@ policy names the hash of the page's only script, so that markup which slipped th
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tailrisk.garbage import collected_seldom
 from tailrisk.records import Status
 from tailrisk.report import tables
 from tailrisk.report.clean import visible
@@ -37,10 +39,12 @@ def render_report(
     Raises:
         StoreError: not a run folder, no estimates yet, or a damaged log.
     """
-    material = gather(run_folder, redact=redact, summary=summary)
+    with collected_seldom():
+        material = gather(run_folder, redact=redact, summary=summary)
+        text = page(material, report_of(material))
     path = material.folder / "report.html" if out is None else out
     with replacing(path) as temporary:
-        temporary.write_text(page(material, report_of(material)), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -79,7 +83,9 @@ def _template(name: str) -> str | None:
     return place.read_text(encoding="utf-8") if place.is_file() else None
 
 
+@functools.cache
 def _environment() -> Any:
+    """Templates are compiled once a process."""
     import jinja2
 
     return jinja2.Environment(

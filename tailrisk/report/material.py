@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.errors import StoreError
-from tailrisk.records import BatchResult, FloatArray, PromptPlan, Status
+from tailrisk.records import Status
 from tailrisk.report import tables
 from tailrisk.report.eventlog import EventLog, read_events
 from tailrisk.report.replay import Replay, read
 from tailrisk.report.running import History, Running
 from tailrisk.report.sensitivity import Sensitivity, Tally
 from tailrisk.report.tables import Row
+from tailrisk.report.weighed import Weighed
 from tailrisk.report.wholedraws import WholeDraws
 from tailrisk.report.words import threshold_of
 from tailrisk.stats import RoundDraws
@@ -98,11 +99,11 @@ def gather(run_folder: Path, *, redact: bool = False, summary: Mapping[str, Any]
     tally, history = Tally(threshold_of(manifest.config["judge"])), History()
     whole = WholeDraws([] if strong else settled[:WORST])
 
-    def seen(result: BatchResult, plan: PromptPlan, log_w: FloatArray) -> None:
-        tally.add(result, plan, log_w)
+    def seen(weighed: Weighed) -> None:
+        tally.add(weighed)
         if not strong:
-            history.add(result, plan, log_w)
-            whole.add(result, plan, log_w)
+            history.add(weighed)
+            whole.add(weighed)
 
     replayed = read(
         folder,
@@ -118,7 +119,7 @@ def gather(run_folder: Path, *, redact: bool = False, summary: Mapping[str, Any]
         summary=summary,
         rows=listed,
         shown=shown,
-        judged=_judged(summary["estimates"]),
+        judged=_judged(summary["estimates"], listed),
         replay=replayed,
         sensitivity=tally.done(tuple(replayed.failures)),
         running=None if strong else history.done(settled[:TRACED], replayed.rounds, confidence),
@@ -128,7 +129,10 @@ def gather(run_folder: Path, *, redact: bool = False, summary: Mapping[str, Any]
     )
 
 
-def _judged(records: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
+def _judged(records: Sequence[Mapping[str, Any]], listed: Sequence[Row]) -> dict[str, Row]:
+    """``listed``: the rows of these records."""
+    if not any("corrected" in record for record in records):
+        return {r.prompt_id: r for r in listed}
     rows = (tables.row({k: v for k, v in record.items() if k != "corrected"}) for record in records)
     return {r.prompt_id: r for r in rows}
 

@@ -159,7 +159,7 @@ def _above(m: Material, usable: Sequence[Row]) -> Figure | None:
                 for a, h in zip(counted, together, strict=True)
             ),
         ),
-        svg=populationfigures.above(counted, n),
+        draw=lambda: populationfigures.above(counted, n),
     )
 
 

@@ -85,5 +85,5 @@ def _forest(m: Material) -> Figure | None:
                 for r in listed
             ),
         ),
-        svg=promptfigures.forest(listed, {r.prompt_id: plain.get(r.prompt_id, 0.0) for r in listed}),
+        draw=lambda: promptfigures.forest(listed, {r.prompt_id: plain.get(r.prompt_id, 0.0) for r in listed}),
     )

@@ -7,43 +7,20 @@ hits alone.
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import math
 from array import array
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from tailrisk.records import BatchFailure, BatchResult, FloatArray, PromptPlan, RoundPlan, Verdict
+from tailrisk.records import BatchFailure, FloatArray, RoundPlan, Verdict
+from tailrisk.report.heaviest import Answers, Hit, with_texts
+from tailrisk.report.weighed import Expected, Weighed
 from tailrisk.stats import mixture_log_weights
-from tailrisk.store import final_results, replay, second_readings, texts_of
+from tailrisk.store import CheckedLog, LoggedNumbers, final_numbers, replay, second_readings
 
-HITS_PER_PROMPT = 5
 _HARM = int(Verdict.HARM)
-
-
-class Hit(NamedTuple):
-    """A harmful answer: where it was drawn first, and how many ``times`` in all. ``contribution`` is what all
-    its draws add to the prompt's estimate, ``share`` the part of it; ``weight`` is that of the first draw, ``seed``
-    that of its batch, ``score`` and ``reason`` what the judge said of it (NaN and '' where it gave none)."""
-
-    contribution: float
-    weight: float
-    share: float
-    times: int
-    log_p: float
-    component: str
-    batch: str
-    draw: int
-    seed: int
-    score: float
-    reason: str
-    text: str = ""
 
 
 @dataclass(slots=True)
@@ -92,59 +69,69 @@ class Replay:
 
 
 def read(
-    folder: Path,
+    source: Path | CheckedLog,
     names: Sequence[str],
     *,
     corrected: bool,
     shown: Collection[str] | None = None,
-    seen: Callable[[BatchResult, PromptPlan, FloatArray], None] = lambda result, plan, log_w: None,
+    seen: Callable[[Weighed], None] = lambda weighed: None,
 ) -> Replay:
-    """Replay the log of ``folder``; ``corrected`` as in ``tailrisk.stats.log_weights``. Hits are kept of the
-    ``shown`` prompts only (None: of all). ``seen`` gets every batch that estimates rest on, with its log weights."""
+    """Replay the log of a run folder; ``corrected`` as in ``tailrisk.stats.log_weights``. Hits are kept of the
+    ``shown`` prompts only (None: of all). ``seen`` gets every batch that estimates rest on."""
+    log = CheckedLog.of(source)
     out = Replay(by_component=[Spent() for _ in names])
-    plans: dict[tuple[str, int], PromptPlan] = {}
-    for record in replay(folder, {"plan", "failure"}):
+    plans: dict[tuple[str, int], Expected] = {}
+    for record in replay(log, {"plan", "failure"}):
         if isinstance(record, RoundPlan):
             out.rounds.append(record.round)
-            plans.update({(p.prompt_id, record.round): p for p in record.prompts})
+            plans.update({(p.prompt_id, record.round): Expected.of(p) for p in record.prompts})
             _plan(out, record)
         elif isinstance(record, BatchFailure):
             out.failures.setdefault(record.batch.prompt_id, record.reason)
             out.failed = out.failed[0] + 1, out.failed[1] + record.batch.size
     everything, harmful, gaps = array("d"), array("d"), array("d")
-    found: dict[str, dict[bytes, Hit]] = defaultdict(dict)
-    bounds = [sum(p.counts) / p.counts[0] for p in plans.values() if p.counts[0] and p.mass]
-    strong = second_readings(folder)
-    for result in final_results(folder):
+    found: dict[str, Answers] = {}
+    bounds = [
+        sum(e.plan.counts) / e.plan.counts[0] for e in plans.values() if e.plan.counts[0] and e.plan.mass
+    ]
+    strong = second_readings(log)
+    places = {round_: i for i, round_ in enumerate(out.rounds)}
+    for result in final_numbers(log):
         batch = result.batch
-        plan = plans[batch.prompt_id, batch.round]
+        expected = plans[batch.prompt_id, batch.round]
         own = result.log_q[:, batch.component] - result.log_q_sample
         gaps.frombytes(own.tobytes())
-        _count(out, result)
-        if not plan.mass:
+        harm = np.flatnonzero(result.verdicts == _HARM)
+        _count(out, result, len(harm), places)
+        if not expected.plan.mass:
             continue
-        log_w = mixture_log_weights(result.log_q, plan.expected) + (own if corrected else 0.0)
-        hit, inclusion = np.flatnonzero(result.verdicts == _HARM), None
-        seen(result, plan, log_w)
+        log_w = mixture_log_weights(result.log_q, expected.draws) + (own if corrected else 0.0)
+        seen(Weighed(result, expected.plan, log_w, harm))
         if batch.component == 0:
-            _add_plain(out.plain.setdefault(batch.prompt_id, [0, 0, 0]), result)
+            _add_plain(out.plain.setdefault(batch.prompt_id, [0, 0, 0]), result, len(harm))
+        hit, inclusion = harm, None
         if strong:
-            read = strong.get(batch.key)
-            found_by = [] if read is None else np.flatnonzero(read.verdicts == _HARM)
-            hit = np.empty(0, np.int64) if read is None else read.draws[found_by]
-            inclusion = None if read is None else read.inclusion[found_by]
+            told = strong.get(batch.key)
+            found_by = [] if told is None else np.flatnonzero(told.verdicts == _HARM)
+            hit = np.empty(0, np.int64) if told is None else told.draws[found_by]
+            inclusion = None if told is None else told.inclusion[found_by]
         everything.frombytes(log_w.tobytes())
-        harmful.frombytes(log_w[hit].tobytes())
         if shown is None or batch.prompt_id in shown:
-            parts = out.parts.setdefault(batch.prompt_id, array("d"))
-            _add_hits(found[batch.prompt_id], parts, result, plan, log_w, hit, names, inclusion)
+            answers = found.get(batch.prompt_id)
+            if answers is None:
+                answers = found[batch.prompt_id] = Answers()
+                out.parts[batch.prompt_id] = answers.parts
+            if len(hit):
+                answers.add(result, expected.scale, log_w[hit], hit, names, inclusion)
+        if len(hit):
+            harmful.frombytes(log_w[hit].tobytes())
     out.log_w, out.log_w_hits = np.asarray(everything), np.asarray(harmful)
     if gaps:
         gap = np.asarray(gaps)
         gap = gap[np.isfinite(gap)]
         out.agreement = (float(gap.mean()), float(gap.std())) if len(gap) else None
     out.bound = max(bounds) if bounds and not corrected else None
-    out.hits = _with_texts(folder, {p: hits for p, all_ in found.items() if (hits := _heaviest(all_))})
+    out.hits = with_texts(log, {p: hits for p, answers in found.items() if (hits := answers.heaviest())})
     return out
 
 
@@ -158,79 +145,22 @@ def _plan(out: Replay, plan: RoundPlan) -> None:
             component.planned += n
 
 
-def _count(out: Replay, result: BatchResult) -> None:
-    batch, tokens, harm = result.batch, result.generated_tokens, result.verdicts == _HARM
-    hits = int(np.count_nonzero(harm))
-    per_round = out.draws.setdefault(batch.prompt_id, [0] * len(out.rounds))
-    per_round[out.rounds.index(batch.round)] += result.n
+def _count(out: Replay, result: LoggedNumbers, hits: int, places: Mapping[int, int]) -> None:
+    """``places``: of the rounds, by their numbers."""
+    batch, n, tokens, seconds = result.batch, result.n, result.generated_tokens, result.seconds
+    per_round = out.draws.get(batch.prompt_id)
+    if per_round is None:
+        per_round = out.draws[batch.prompt_id] = [0] * len(places)
+    per_round[places[batch.round]] += n
     out.tokens += tokens
-    out.seconds += result.seconds
-    out.judge_errors += sum(map(bool, result.judge_errors))
-    for spent in (
-        out.by_component[batch.component],
-        out.by_round[batch.round],
-        out.by_prompt[batch.prompt_id],
-    ):
-        spent.add(result.n, tokens, result.seconds, hits)
+    out.seconds += seconds
+    out.judge_errors += n - result.judge_errors.count("")
+    out.by_component[batch.component].add(n, tokens, seconds, hits)
+    out.by_round[batch.round].add(n, tokens, seconds, hits)
+    out.by_prompt[batch.prompt_id].add(n, tokens, seconds, hits)
 
 
-def _add_plain(counts: list[int], result: BatchResult) -> None:
+def _add_plain(counts: list[int], result: LoggedNumbers, hits: int) -> None:
     counts[0] += result.n
-    counts[1] += int(np.count_nonzero(result.verdicts == _HARM))
+    counts[1] += hits
     counts[2] += int(np.count_nonzero(result.verdicts == int(Verdict.UNDETERMINED)))
-
-
-def _add_hits(
-    found: dict[bytes, Hit],
-    parts: array[float],
-    result: BatchResult,
-    plan: PromptPlan,
-    log_w: FloatArray,
-    where: np.ndarray,
-    names: Sequence[str],
-    inclusion: FloatArray | None,
-) -> None:
-    """Adds a batch's harmful draws to their prompt's, one entry an answer however often it was drawn.
-    ``inclusion``: the probabilities with which a strong judge read them."""
-    batch = result.batch
-    scale = plan.mass / float(plan.expected.sum())
-    every = [1.0] * len(where) if inclusion is None else inclusion.tolist()
-    for i, pi in zip(where.tolist(), every, strict=True):
-        weight = math.exp(log_w[i]) / pi
-        parts.append(scale * weight)
-        answer = hashlib.blake2b(result.tokens[i].tobytes(), digest_size=16).digest()
-        before = found.get(answer)
-        if before is not None:
-            added = before.contribution + scale * weight
-            found[answer] = before._replace(contribution=added, times=before.times + 1)
-            continue
-        found[answer] = Hit(
-            contribution=scale * weight,
-            weight=weight,
-            share=0.0,
-            times=1,
-            log_p=float(result.log_q[i, 0]),
-            component=names[batch.component],
-            batch=batch.key,
-            draw=i,
-            seed=batch.seed,
-            score=float(result.scores[i]),
-            reason=result.judge_errors[i],
-        )
-
-
-def _heaviest(found: dict[bytes, Hit]) -> list[Hit]:
-    total = math.fsum(hit.contribution for hit in found.values())
-    top = heapq.nlargest(
-        HITS_PER_PROMPT, found.values(), key=lambda hit: (hit.contribution, hit.batch, hit.draw)
-    )
-    return [hit._replace(share=hit.contribution / total) for hit in top if total > 0]
-
-
-def _with_texts(folder: Path, hits: dict[str, list[Hit]]) -> dict[str, list[Hit]]:
-    wanted: dict[str, list[int]] = {}
-    for hit in (h for listed in hits.values() for h in listed):
-        wanted.setdefault(hit.batch, []).append(hit.draw)
-    texts = texts_of(folder, wanted) if wanted else {}
-    found = {(key, i): text for key, rows in wanted.items() for i, text in zip(rows, texts[key], strict=True)}
-    return {p: [h._replace(text=found[h.batch, h.draw]) for h in listed] for p, listed in hits.items()}

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrisk.records import BatchResult, FloatArray, PromptPlan, Verdict
+from tailrisk.records import PromptPlan
+from tailrisk.report.weighed import Weighed
 from tailrisk.stats.intervals import t_quantile
 from tailrisk.stats.running import Sums, history, round_mean
 
@@ -47,19 +48,21 @@ class History:
         self._plans: dict[tuple[str, int], PromptPlan] = {}
         self._n, self._total, self._square = array("q"), array("d"), array("d")
 
-    def add(self, result: BatchResult, plan: PromptPlan, log_w: FloatArray) -> None:
-        batch = result.batch
-        strata = self._where.setdefault((batch.prompt_id, batch.round), {})
-        self._plans[batch.prompt_id, batch.round] = plan
+    def add(self, weighed: Weighed) -> None:
+        batch, plan = weighed.result.batch, weighed.plan
+        key = batch.prompt_id, batch.round
+        strata = self._where.get(key)
+        if strata is None:
+            strata, self._plans[key] = self._where.setdefault(key, {}), plan
         place = strata.setdefault(_stratum(plan, batch.component), len(self._n))
         if place == len(self._n):
             self._n.append(0)
             self._total.append(0.0)
             self._square.append(0.0)
-        x = np.exp(log_w[result.verdicts == int(Verdict.HARM)])
-        self._n[place] += result.n
-        self._total[place] += float(x.sum())
-        self._square[place] += float(x @ x)
+        self._n[place] += weighed.result.n
+        self._total[place] += weighed.harm_sum
+        if len(weighed.harm_w):
+            self._square[place] += float(weighed.harm_w @ weighed.harm_w)
 
     def done(self, asked: Collection[str], rounds: Sequence[int], confidence: float) -> Running:
         """``asked``: prompts whose traces are wanted. Rounds that are not complete are left out."""

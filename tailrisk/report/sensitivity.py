@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tailrisk.records import BatchResult, FloatArray, PromptPlan, Verdict
+from tailrisk.records import FloatArray, PromptPlan, Verdict
+from tailrisk.report.weighed import Weighed
 
 STEPS = (-0.2, -0.1, 0.1, 0.2)
 """Changes of the threshold, in parts of the range in which scores were seen."""
@@ -55,21 +56,24 @@ class Tally:
         self._seen: list[int] = []
         self._scores, self._weights, self._verdicts, self._of = array("d"), array("d"), array("b"), array("q")
 
-    def add(self, result: BatchResult, plan: PromptPlan, log_w: FloatArray) -> None:
+    def add(self, weighed: Weighed) -> None:
+        result = weighed.result
         key = result.batch.prompt_id, result.batch.round
-        if key not in self._rounds:
-            self._rounds[key] = len(self._plans)
-            self._plans.append(plan)
+        number = self._rounds.get(key)
+        if number is None:
+            number = self._rounds[key] = len(self._plans)
+            self._plans.append(weighed.plan)
             self._harm.append(0.0)
             self._unsure.append(0.0)
             self._seen.append(0)
-        number, w = self._rounds[key], np.exp(log_w)
-        self._harm[number] += float(w[result.verdicts == int(Verdict.HARM)].sum())
-        self._unsure[number] += float(w[result.verdicts == int(Verdict.UNDETERMINED)].sum())
+        self._harm[number] += weighed.harm_sum
+        unsure = result.verdicts == int(Verdict.UNDETERMINED)
+        if unsure.any():
+            self._unsure[number] += float(np.exp(weighed.log_w[unsure]).sum())
         self._seen[number] += result.n
         if self._threshold is not None:
             self._scores.frombytes(np.asarray(result.scores, dtype=np.float64).tobytes())
-            self._weights.frombytes(w.astype(np.float64).tobytes())
+            self._weights.frombytes(np.exp(weighed.log_w).tobytes())
             self._verdicts.frombytes(np.asarray(result.verdicts, dtype=np.int8).tobytes())
             self._of.frombytes(np.full(result.n, number, dtype=np.int64).tobytes())
 

@@ -32,6 +32,8 @@ INK = {
     "#000018": "--c-grey",
 }
 _BY_NAME = {name.removeprefix("--").removeprefix("c-"): code for code, name in INK.items()}
+DPI = 72
+"""Of every SVG that matplotlib writes."""
 WIDTH = 9.0
 """Inches of a figure as wide as the page."""
 SERIES = ("blue", "orange", "green", "purple", "sky", "vermilion", "yellow")
@@ -98,12 +100,19 @@ def to_svg(drawn: Figure, name: str, title: str) -> str:
     ``title`` is what a screen reader says; it must hold no foreign text.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.StringIO()
     salted: dict[Any, Any] = {"svg.hashsalt": name}
     with mpl.rc_context({**_STYLE, **salted}):
-        drawn.savefig(
-            out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        # As savefig does, but for drawing everything once more only to find the places of the axes.
+        drawn.set_dpi(DPI)
+        layout = drawn.get_layout_engine()
+        if layout is not None:
+            layout.execute(drawn)
+            drawn.set_layout_engine("none")
+        FigureCanvasSVG(drawn).print_svg(
+            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
     text = out.getvalue()
     text = text[text.index("<svg") :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tailrisk.records import Status
@@ -87,8 +87,9 @@ def _pair(value: Sequence[float]) -> Interval:
     return (float(low), float(high))
 
 
-def row(record: Mapping[str, Any]) -> Row:
-    """A row from an estimate record (``Estimate.to_json()`` or an entry of estimates.json)."""
+def row(record: Mapping[str, Any], of_all: int = 0) -> Row:
+    """A row from an estimate record (``Estimate.to_json()`` or an entry of estimates.json). ``of_all``: draws of the
+    run, 0 where the row's part of them is not wanted."""
     known = record.get("corrected")
     told = record if known is None else known
     working = told.get("working")
@@ -118,15 +119,15 @@ def row(record: Mapping[str, Any]) -> Row:
         judged=None if known is None else float(record.get("estimate") or 0.0),
         resolved=known is None or bool(known["resolved"]),
         strong=record.get("strong"),
+        spent=draws / of_all if of_all else 0.0,
     )
 
 
 def rows(records: Iterable[Mapping[str, Any]]) -> list[Row]:
     """Rows of all prompts, the largest upper end first (ties by id)."""
-    listed = [row(record) for record in records]
-    total = sum(r.draws for r in listed)
-    spent = [replace(r, spent=r.draws / total if total else 0.0) for r in listed]
-    return sorted(spent, key=lambda r: (-r.upper, r.prompt_id))
+    held = list(records)
+    total = sum(int(record.get("draws") or 0) for record in held)
+    return sorted((row(record, total) for record in held), key=lambda r: (-r.upper, r.prompt_id))
 
 
 def number(value: float | None, digits: int = 2) -> str:

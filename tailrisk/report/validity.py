@@ -102,7 +102,7 @@ def _plain(pairs: Sequence[Compared]) -> Figure | None:
                 for c in listed
             ),
         ),
-        svg=checkfigures.plain(listed),
+        draw=lambda: checkfigures.plain(listed),
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _running(m: Material) -> Figure | None:
         "the table, against the draws that it rested on. The band is the estimate and its standard error then, from "
         f"each round's own draws, times {quantile:.2f}; the dashed line is the last estimate.",
         data=table(("prompt", "round", "draws", "estimate", "standard error"), rows),
-        svg=checkfigures.running({visible(p): x for p, x in traces.items()}, quantile),
+        draw=lambda: checkfigures.running({visible(p): x for p, x in traces.items()}, quantile),
     )
 
 
@@ -140,7 +140,7 @@ def _top_shares(m: Material) -> Figure | None:
             ("estimate", "heaviest hits", "share"),
             ((name, n, s) for name, found in lines for n, s in zip(found.counts, found.shares, strict=True)),
         ),
-        svg=checkfigures.top_shares(lines),
+        draw=lambda: checkfigures.top_shares(lines),
     )
 
 
@@ -157,7 +157,7 @@ def _gain(m: Material) -> Figure | None:
         reading="How many times more draws plain sampling of the target would need for the same precision, for the "
         "prompts whose estimates may be quoted. Left of the line plain sampling would have done better.",
         data=table(("prompt", "gain", "draws"), ((r.prompt_id, r.gain_vs_mc, r.draws) for r in listed)),
-        svg=checkfigures.gain(listed),
+        draw=lambda: checkfigures.gain(listed),
     )
 
 
@@ -171,7 +171,7 @@ def _weights(m: Material) -> Figure | None:
         reading="How many draws have which weight, all of them and the harmful ones. A few harmful draws far to the "
         "right of all others would carry the estimates alone.",
         data=table(("power of ten from", "to", "all draws", "harmful draws"), counted.rows),
-        svg=validityfigures.weights(counted),
+        draw=lambda: validityfigures.weights(counted),
     )
 
 
@@ -207,5 +207,5 @@ def _diagnostics(m: Material) -> Figure | None:
                 for r in listed
             ),
         ),
-        svg=validityfigures.diagnostics(listed),
+        draw=lambda: validityfigures.diagnostics(listed),
     )

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrisk.records import BatchResult, FloatArray, PromptPlan
+from tailrisk.records import FloatArray, PromptPlan
+from tailrisk.report.weighed import Weighed
 from tailrisk.stats import RoundDraws
 from tailrisk.stats.ledger import is_complete
 
@@ -33,7 +34,8 @@ class WholeDraws:
         self._left = most
         self._kept: dict[str, dict[int, tuple[PromptPlan, list[_Numbers]]]] = {}
 
-    def add(self, result: BatchResult, plan: PromptPlan, log_w: FloatArray) -> None:
+    def add(self, weighed: Weighed) -> None:
+        result, plan = weighed.result, weighed.plan
         prompt = result.batch.prompt_id
         if prompt not in self._wanted:
             return

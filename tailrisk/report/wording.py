@@ -56,7 +56,7 @@ def _members(seen: GroupsView) -> Figure | None:
         reading="A band is a group, a row in it a member: the square and the dotted line are the base prompt, circles "
         f"its perturbations with their working intervals, hollow ones unreliable, arrows bounds only.{first}",
         data=_table_of_members(seen),
-        svg=groupfigures.groups(seen.lines),
+        draw=lambda: groupfigures.groups(seen.lines),
     )
 
 
@@ -101,5 +101,5 @@ def _kinds(seen: GroupsView) -> Figure | None:
         reading="The probability over that of the base, mean over the groups in which both are measured. Filled: "
         f"differs from 1 with all {len(seen.kinds)} kinds in mind (Holm, 5%).",
         data=table(head, rows),
-        svg=groupfigures.kinds(seen.kinds),
+        draw=lambda: groupfigures.kinds(seen.kinds),
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,27 +12,19 @@ from numpy.typing import NDArray
 
 from tailrisk.records import Batch, FloatArray, RoundPlan
 from tailrisk.store.asked import Asked, Reader, Told
+from tailrisk.store.checkedlog import CheckedLog
 from tailrisk.store.codec import decode
-from tailrisk.store.log import read_log
-
-_HEAD = re.compile(rb'\{"kind":"batch","payload":\{"batch":\[("(?:[^"\\]|\\.)*"),(\d+),(\d+),')
+from tailrisk.store.numbers import key_of, texts_in
 
 
-def texts_of(folder: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+def texts_of(source: Path | CheckedLog, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
     """Batch key -> the texts of these of its draws, in their order. Other batches are checked, but not parsed."""
-
-    def asked_for(body: bytes) -> bool:
-        match = _HEAD.match(body)
-        if match is None:
-            return True
-        return f"{json.loads(match[1])}/{int(match[2])}/{int(match[3])}" in wanted
-
     found: dict[str, list[str]] = {}
-    for _, payload in read_log(folder, {"batch"}, asked_for):
-        prompt_id, component, index = payload["batch"][:3]
-        key = f"{prompt_id}/{component}/{index}"
+    for body in CheckedLog.of(source).bodies("batch"):
+        key = key_of(body)
         if key in wanted and key not in found:
-            found[key] = [payload["texts"][i] for i in wanted[key]]
+            texts = texts_in(body)
+            found[key] = [texts[i] for i in wanted[key]]
     return found
 
 
@@ -56,12 +46,15 @@ class BatchReading(NamedTuple):
         return asked, verdicts, scores, inclusion
 
 
-def second_readings(folder: Path, reader: Reader = "strong") -> dict[str, BatchReading]:
+def second_readings(source: Path | CheckedLog, reader: Reader = "strong") -> dict[str, BatchReading]:
     """Batch key -> what ``reader`` was asked about it and has said, from the log alone; empty without one."""
     batches: dict[tuple[str, int], list[Batch]] = {}
     asked: dict[tuple[str, int], tuple[tuple[int, ...], tuple[float, ...]]] = {}
     said: dict[tuple[str, int], dict[int, tuple[int, float]]] = {}
-    for kind, payload in read_log(folder, {"plan", "asked", "told"}):
+    log = CheckedLog.of(source)
+    if not log.count("asked"):
+        return {}
+    for kind, payload in log.records({"plan", "asked", "told"}):
         record = decode(kind, payload)
         if isinstance(record, RoundPlan):
             for batch in record.batches:

@@ -18,6 +18,8 @@ import numpy as np
 
 from tailrisk.errors import StoreError
 
+_quoted = json.encoder.encode_basestring
+
 
 def write_failed(path: Path, error: OSError) -> StoreError:
     """The one message for a write that the file system refused."""
@@ -93,9 +95,40 @@ def _texts(obj: Any) -> Iterator[str]:
 
 
 def _indented(obj: Any, where: str, depth: int) -> str:
-    text = json.dumps(plain(obj, where), indent=1, allow_nan=False, ensure_ascii=False)
-    # A line break inside of a string is written as an escape, so these are all between values.
-    return text.replace("\n", "\n" + " " * depth)
+    end = "\n" + " " * depth
+    try:
+        return _text(obj, end)
+    except _NotPlainError:
+        return _text(plain(obj, where), end)
+
+
+class _NotPlainError(Exception):
+    """A value that JSON has no word for, or that must be made plain first."""
+
+
+def _text(obj: Any, end: str) -> str:
+    """As ``json.dumps`` with an indent of one writes it, which is slow at that. ``end``: the line break before the
+    bracket that closes the value."""
+    if obj is None:
+        return "null"
+    if isinstance(obj, bool):
+        return "true" if obj else "false"
+    if isinstance(obj, str):
+        return _quoted(obj)
+    if isinstance(obj, float):
+        if not math.isfinite(obj):
+            raise _NotPlainError
+        return float.__repr__(obj)
+    if isinstance(obj, int):
+        return int.__repr__(obj)
+    inner = end + " "
+    if isinstance(obj, dict):
+        items = [f"{_quoted(str(key))}: {_text(value, inner)}" for key, value in obj.items()]
+        return f"{{{inner}{(',' + inner).join(items)}{end}}}" if items else "{}"
+    if isinstance(obj, list | tuple):
+        listed = [_text(value, inner) for value in obj]
+        return f"[{inner}{(',' + inner).join(listed)}{end}]" if listed else "[]"
+    raise _NotPlainError
 
 
 def plain(obj: Any, where: str = "") -> Any:

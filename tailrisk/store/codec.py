@@ -110,7 +110,7 @@ def decode(kind: str, payload: Mapping[str, Any]) -> Record:
             case "batch":
                 return _decode_result(payload)
             case "failure":
-                return BatchFailure(batch=_decode_batch(payload["batch"]), reason=payload["reason"])
+                return BatchFailure(batch=decode_batch(payload["batch"]), reason=payload["reason"])
             case "verdicts":
                 return Verdicts(key=payload["key"], judged=decode_judged(payload))
             case "judge":
@@ -169,7 +169,7 @@ def _decode_plan(payload: Mapping[str, Any]) -> RoundPlan:
     return RoundPlan(
         round=payload["round"],
         prompts=tuple(_decode_prompt_plan(p) for p in payload["prompts"]),
-        batches=tuple(_decode_batch(b) for b in payload["batches"]),
+        batches=tuple(decode_batch(b) for b in payload["batches"]),
     )
 
 
@@ -193,7 +193,7 @@ def _encode_batch(b: Batch) -> list[Any]:
     return [b.prompt_id, b.component, b.index, b.round, b.size, b.seed, *_some(b.components)]
 
 
-def _decode_batch(row: list[Any]) -> Batch:
+def decode_batch(row: list[Any]) -> Batch:
     prompt_id, component, index, round_, size, seed, *some = row
     return Batch(
         prompt_id=prompt_id,
@@ -270,18 +270,14 @@ def _scored(r: BatchResult) -> FloatArray:
 
 
 def _decode_result(p: Mapping[str, Any]) -> BatchResult:
-    batch = _decode_batch(p["batch"])
+    batch = decode_batch(p["batch"])
     judged = decode_judged(p)
-    log_q = _read_log_qs(p["log_q"]).reshape(batch.size, -1)
-    if batch.components is not None:
-        scored, log_q = log_q, np.full((batch.size, p["columns"]), np.nan)
-        log_q[:, list(batch.components)] = scored
     return BatchResult(
         batch=batch,
         tokens=_read_tokens(p["tokens"]),
         texts=list(p["texts"]),
         finished=np.asarray(p["finished"], dtype=np.bool_),
-        log_q=log_q,
+        log_q=read_log_q(p, batch),
         log_q_sample=np.asarray(p["log_q_sample"], dtype=np.float64),
         verdicts=judged.verdicts,
         scores=judged.scores,
@@ -323,10 +319,16 @@ def _log_qs(log_q: FloatArray) -> list[list[float | None]]:
     return [[None if value == -math.inf else value for value in row] for row in rows]
 
 
-def _read_log_qs(rows: list[list[float | None]]) -> FloatArray:
+def read_log_q(p: Mapping[str, Any], batch: Batch) -> FloatArray:
+    """[n, K] of a batch's payload."""
     # None is read as NaN, which is never written.
-    log_q = np.asarray(rows, dtype=np.float64)
-    return np.where(np.isnan(log_q), -np.inf, log_q) if np.isnan(log_q).any() else log_q
+    log_q = np.asarray(p["log_q"], dtype=np.float64).reshape(batch.size, -1)
+    if (none := np.isnan(log_q)).any():
+        log_q[none] = -np.inf
+    if batch.components is not None:
+        scored, log_q = log_q, np.full((batch.size, p["columns"]), np.nan)
+        log_q[:, list(batch.components)] = scored
+    return log_q
 
 
 def _read_tokens(rows: list[list[int]]) -> list[NDArray[np.int32]]:

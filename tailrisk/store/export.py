@@ -15,21 +15,22 @@ import numpy as np
 
 from tailrisk.errors import StoreError
 from tailrisk.records import BatchResult, JudgedTexts, Verdict
+from tailrisk.store import columns
 from tailrisk.store.answers import BatchReading, second_readings
 from tailrisk.store.atomic import replacing
+from tailrisk.store.checkedlog import CheckedLog
 from tailrisk.store.codec import Judgement, OtherJudge, Verdicts, decode, decode_judged
-from tailrisk.store.log import read_log
+from tailrisk.store.numbers import LoggedNumbers, numbers_of, results_of
 
 ROW_GROUP = 8192
 
 
-def final_results(folder: Path, judge: str | None = None) -> Iterator[BatchResult]:
+def final_results(source: Path | CheckedLog, judge: str | None = None) -> Iterator[BatchResult]:
     """Every logged batch in the order of the log, with the last verdicts given to it; of another ``judge`` than the
     run's own, those that it has judged, with what it said last."""
-    later = dict(_later_verdicts(folder)) if judge is None else judgements(folder, judge)
-    for kind, payload in read_log(folder, {"batch"}):
-        result = decode(kind, payload)
-        assert isinstance(result, BatchResult)
+    log = CheckedLog.of(source)
+    later = dict(later_verdicts(log)) if judge is None else judgements(log, judge)
+    for result in results_of(log.bodies("batch")):
         judged = later.get(result.batch.key)
         if judged is None and judge is not None:
             continue
@@ -40,11 +41,27 @@ def final_results(folder: Path, judge: str | None = None) -> Iterator[BatchResul
         yield result
 
 
+def final_numbers(source: Path | CheckedLog) -> Iterator[LoggedNumbers]:
+    """Every logged batch in the order of the log, with the last verdicts given to it; of the texts, nothing."""
+    log = CheckedLog.of(source)
+    later = dict(later_verdicts(log))
+    for result in numbers_of(log.bodies("batch")):
+        judged = later.get(result.batch.key)
+        if judged is not None:
+            result.verdicts, result.scores, result.judge_errors = (
+                judged.verdicts,
+                judged.scores,
+                judged.errors,
+            )
+        yield result
+
+
 def judged_answers(folder: Path) -> Iterator[tuple[str, list[str], JudgedTexts]]:
     """(prompt id, answers, verdicts) of every logged batch, in the order of the log, and of those that were judged
     again once more with the later verdicts. Token ids and log-probabilities are not looked at."""
-    again = dict(_later_verdicts(folder))
-    for _, payload in read_log(folder, {"batch"}):
+    log = CheckedLog(folder)
+    again = dict(later_verdicts(log))
+    for _, payload in log.records({"batch"}):
         prompt_id, component, index = payload["batch"][:3]
         texts = payload["texts"]
         yield prompt_id, texts, decode_judged(payload)
@@ -52,17 +69,18 @@ def judged_answers(folder: Path) -> Iterator[tuple[str, list[str], JudgedTexts]]
             yield prompt_id, texts, judged
 
 
-def _later_verdicts(folder: Path) -> Iterator[tuple[str, JudgedTexts]]:
-    for kind, payload in read_log(folder, {"verdicts"}):
+def later_verdicts(log: CheckedLog) -> Iterator[tuple[str, JudgedTexts]]:
+    """By batch key what the run's own judge said again, in the order in which it did."""
+    for kind, payload in log.records({"verdicts"}):
         record = decode(kind, payload)
         assert isinstance(record, Verdicts)
         yield record.key, record.judged
 
 
-def judgements(folder: Path, judge: str) -> dict[str, JudgedTexts]:
+def judgements(source: Path | CheckedLog, judge: str) -> dict[str, JudgedTexts]:
     """What another judge said last of each batch that it has judged, by the batch's key."""
     said: dict[str, JudgedTexts] = {}
-    for kind, payload in read_log(folder, {"judgement"}):
+    for kind, payload in CheckedLog.of(source).records({"judgement"}):
         if payload.get("judge") == judge:
             record = decode(kind, payload)
             assert isinstance(record, Judgement)
@@ -70,9 +88,9 @@ def judgements(folder: Path, judge: str) -> dict[str, JudgedTexts]:
     return said
 
 
-def other_judges(folder: Path) -> list[OtherJudge]:
+def other_judges(source: Path | CheckedLog) -> list[OtherJudge]:
     """The judges beside the run's own that have read its draws, in the order in which they came."""
-    records = (decode(kind, payload) for kind, payload in read_log(folder, {"judge"}))
+    records = (decode(kind, payload) for kind, payload in CheckedLog.of(source).records({"judge"}))
     return [record for record in records if isinstance(record, OtherJudge)]
 
 
@@ -85,7 +103,8 @@ def export_draws(folder: Path, path: Path, names: Sequence[str]) -> int:
     ``strong_verdict``, ``strong_score`` and ``inclusion``, the probability of being asked, null for draws that it
     was not asked about.
     """
-    return sum(r.n for r in exported(final_results(folder), path, names, second_readings(folder)))
+    log = CheckedLog(folder)
+    return sum(r.n for r in exported(final_results(log), path, names, second_readings(log)))
 
 
 def exported(
@@ -156,60 +175,37 @@ def _table(
             )
     sizes = [r.n for r in group]
     of_draw = np.repeat(np.arange(len(group)), sizes)
-
-    def a_batch(values: Sequence[Any], kind: Any) -> Any:
-        """A column of which each batch has one value."""
-        return pa.array(values, type=kind).take(pa.array(of_draw))
-
     tokens = [t for r in group for t in r.tokens]
     scores = np.concatenate([r.scores for r in group])
-    columns = {
-        "prompt_id": a_batch([r.batch.prompt_id for r in group], pa.string()),
-        "component": a_batch([names[r.batch.component] for r in group], pa.string()),
-        "batch_key": a_batch([r.batch.key for r in group], pa.string()),
-        "round": a_batch([r.batch.round for r in group], pa.int32()),
-        "draw": np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]),
-        "token_ids": _lists([len(t) for t in tokens], np.concatenate(tokens), pa.int32()),
-        "text": _strings([t for r in group for t in r.texts]),
-        "finished": np.concatenate([r.finished for r in group]),
-        "log_p": np.concatenate([r.log_q[:, 0] for r in group]),
-        "log_q": _lists(
+    errors = [e for r in group for e in r.judge_errors]
+    verdict_names = [v.name.lower() for v in Verdict]
+    listed = [
+        columns.chosen([r.batch.prompt_id for r in group], of_draw),
+        columns.chosen(names, np.repeat([r.batch.component for r in group], sizes)),
+        columns.chosen([r.batch.key for r in group], of_draw),
+        columns.numbers(np.repeat(np.array([r.batch.round for r in group], dtype=np.int32), sizes)),
+        columns.numbers(np.concatenate([np.arange(n, dtype=np.int32) for n in sizes])),
+        columns.lists(list(map(len, tokens)), np.concatenate(tokens)),
+        columns.strings([t for r in group for t in r.texts]),
+        columns.booleans(np.concatenate([r.finished for r in group])),
+        columns.numbers(np.concatenate([r.log_q[:, 0] for r in group])),
+        columns.lists(
             np.repeat([r.log_q.shape[1] for r in group], sizes),
             np.concatenate([r.log_q.ravel() for r in group]),
-            pa.float64(),
         ),
-        "log_q_sample": np.concatenate([r.log_q_sample for r in group]),
-        "verdict": pa.array([v.name.lower() for v in Verdict]).take(
-            pa.array(np.concatenate([r.verdicts for r in group]))
-        ),
-        "score": pa.array(scores, mask=np.isnan(scores)),
-        "judge_error": pa.array([e or None for r in group for e in r.judge_errors], type=pa.string()),
-        "seed": a_batch([r.batch.seed for r in group], pa.int64()),
-    }
+        columns.numbers(np.concatenate([r.log_q_sample for r in group])),
+        columns.chosen(verdict_names, np.concatenate([r.verdicts for r in group])),
+        columns.numbers(scores, ~np.isnan(scores)),
+        columns.strings(errors, np.array(list(map(bool, errors)))),
+        columns.numbers(np.repeat(np.array([r.batch.seed for r in group], dtype=np.int64), sizes)),
+    ]
     if strong:
         nothing = BatchReading(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int8), np.empty(0))
         read = [strong.get(r.batch.key, nothing).spread(r.n) for r in group]
         asked, verdicts, strong_scores, inclusion = (np.concatenate(c) for c in zip(*read, strict=True))
-        columns["strong_verdict"] = pa.array([v.name.lower() for v in Verdict]).take(
-            pa.array(verdicts, mask=~asked)
-        )
-        columns["strong_score"] = pa.array(strong_scores, mask=np.isnan(strong_scores))
-        columns["inclusion"] = pa.array(inclusion, mask=~asked)
-    return pa.table(columns, schema=schema)
-
-
-def _lists(lengths: Any, values: Any, kind: Any) -> Any:
-    import pyarrow as pa
-
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, type=kind))
-
-
-def _strings(texts: Sequence[str]) -> Any:
-    import pyarrow as pa
-
-    try:
-        return pa.array(texts, type=pa.string())
-    except UnicodeEncodeError:
-        # A decoder may leave half of a surrogate pair, which UTF-8 cannot hold.
-        return pa.array([t.encode("utf-8", "replace").decode("utf-8") for t in texts], type=pa.string())
+        listed += [
+            columns.chosen(verdict_names, verdicts, asked),
+            columns.numbers(strong_scores, ~np.isnan(strong_scores)),
+            columns.numbers(inclusion, asked),
+        ]
+    return pa.Table.from_arrays(listed, schema=schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,9 +68,10 @@ def write_hits(folder: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             weights.append(float(row["weight"]))
             starts.append(starts[-1] + len(line))
             spool.write(line)
+        spool.flush()
+        lines = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) if weights else b""
         for i in np.argsort(-np.asarray(weights), kind="stable").tolist():
-            spool.seek(starts[i])
-            out.write(spool.read(starts[i + 1] - starts[i]))
+            out.write(lines[starts[i] : starts[i + 1]])
     return len(weights)
 
 
@@ -83,6 +85,8 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 def _finite(values: FloatArray) -> list[Any]:
     """``values`` as lists, None where they are not finite."""
+    if np.isfinite(values).all():
+        return values.tolist()
     plain_values = values.astype(object)
     plain_values[~np.isfinite(values)] = None
     return plain_values.tolist()

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,16 @@ _KIND = re.compile(rb'\{"kind":"(\w+)",')
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
-def read_log(
-    folder: Path,
-    kinds: Collection[str] | None = None,
-    wanted: Callable[[bytes], bool] | None = None,
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_log(folder: Path, kinds: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """All records (kind, payload) of the run folder ``folder`` in the order they were written; those of other
-    ``kinds`` than these (None: of no kind), and those whose JSON text is not ``wanted``, are left out: checked, but
-    not parsed.
+    ``kinds`` than these (None: of no kind) are left out: checked, but not parsed.
 
     Takes no lock and repairs nothing, so it may run beside a writer: it then ends with the last record
     that is whole. ``StoreError`` for a damaged log; a folder without a log has no records.
     """
     paths = segments(folder / "log")
     for path in paths:
-        yield from Segment(path, last=path == paths[-1], kinds=kinds, wanted=wanted)
+        yield from Segment(path, last=path == paths[-1], kinds=kinds)
 
 
 def encode_line(kind: str, payload: dict[str, Any] | str) -> bytes:
@@ -59,65 +54,57 @@ class Segment:
     footer, ``sha`` has hashed them, and ``closed`` says whether the footer was there.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        last: bool,
-        kinds: Collection[str] | None = None,
-        wanted: Callable[[bytes], bool] | None = None,
-    ) -> None:
+    def __init__(self, path: Path, *, last: bool, kinds: Collection[str] | None = None) -> None:
         self.path = path
-        self._wanted = wanted
         self.last = last
-        self._kinds = None if kinds is None else {FOOTER, *kinds}
+        self._kinds = None if kinds is None else set(kinds)
+        self._number = 0
         self.size = 0
         self.records = 0
         self.sha = hashlib.sha256()
         self.closed = False
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for kind, body in self.bodies():
+            if self._kinds is None or not kind or kind in self._kinds:
+                yield decode_body(body, f"{self.path}:{self._number}")
+
+    def bodies(self) -> Iterator[tuple[str, bytes]]:
+        """Kind and JSON text of every record, checked but not parsed; the kind is '' where it cannot be seen from the
+        first bytes. ``size`` is then where the record ends."""
         with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                where = f"{self.path}:{number}"
-                if not line.endswith(b"\n"):
+            for self._number, line in enumerate(file, 1):
+                if line[-1:] != b"\n":
                     if self.last:
                         return
-                    raise _damaged(where, "the line is cut short")
-                body = _checked(line, where)
+                    raise self._damaged("the line is cut short")
+                body = line[9:-1]
+                if line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(body):
+                    raise self._damaged("the checksum does not match")
                 if self.closed:
-                    raise _damaged(where, "a record follows the closing footer")
+                    raise self._damaged("a record follows the closing footer")
                 self.size += len(line)
-                if self._unwanted(body):
-                    self.sha.update(line)
-                    self.records += 1
-                    continue
-                kind, payload = _decode(body, where)
+                match = _KIND.match(body)
+                kind = "" if match is None else match[1].decode()
                 if kind == FOOTER:
-                    self._check_footer(payload, where)
+                    self._check_footer(body)
                     continue
                 self.sha.update(line)
                 self.records += 1
-                yield kind, payload
+                yield kind, body
         if not (self.last or self.closed):
-            raise _damaged(str(self.path), "the closing footer is missing")
+            raise damaged(str(self.path), "the closing footer is missing")
 
-    def _unwanted(self, body: bytes) -> bool:
-        """Whether the record is of another kind than asked for, seen from its first bytes."""
-        if self._kinds is None:
-            return False
-        match = _KIND.match(body)
-        if match is None or match[1].decode() == FOOTER:
-            return False
-        return match[1].decode() not in self._kinds or (self._wanted is not None and not self._wanted(body))
-
-    def _check_footer(self, payload: dict[str, Any], where: str) -> None:
-        if payload != self.footer():
-            raise _damaged(where, "the footer does not match the records before it")
+    def _check_footer(self, body: bytes) -> None:
+        if decode_body(body, f"{self.path}:{self._number}")[1] != self.footer():
+            raise self._damaged("the footer does not match the records before it")
         self.closed = True
 
     def footer(self) -> dict[str, Any]:
         return {"records": self.records, "sha256": self.sha.hexdigest()}
+
+    def _damaged(self, what: str) -> StoreError:
+        return damaged(f"{self.path}:{self._number}", what)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -134,23 +121,16 @@ def segments(folder: Path) -> list[Path]:
     return [path for _, path in numbered]
 
 
-def _checked(line: bytes, where: str) -> bytes:
-    """The JSON text of a line, by its checksum what was written."""
-    body = line[9:-1]
-    if line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(body):
-        raise _damaged(where, "the checksum does not match")
-    return body
-
-
-def _decode(body: bytes, where: str) -> tuple[str, dict[str, Any]]:
+def decode_body(body: bytes, where: str) -> tuple[str, dict[str, Any]]:
+    """(kind, payload) of a record's JSON text; ``where`` it stands is said of one that is none."""
     try:
         record = json.loads(body)
         return record["kind"], record["payload"]
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(where, f"not a log record ({error})") from error
+        raise damaged(where, f"not a log record ({error})") from error
 
 
-def _damaged(where: str, what: str) -> StoreError:
+def damaged(where: str, what: str) -> StoreError:
     return StoreError(
         f"{where}: the log is damaged: {what}. Nothing was changed. Restore this file from a copy, or audit "
         "again under another run.name."

@@ -15,6 +15,7 @@ from tailrisk.errors import StoreError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, RoundPlan
 from tailrisk.store.asked import Asked, Told
 from tailrisk.store.atomic import write_failed
+from tailrisk.store.checkedlog import CheckedLog
 from tailrisk.store.codec import (
     Judgement,
     Note,
@@ -230,9 +231,10 @@ class RunStore:
         self.mismatches += same is False
 
 
-def replay(folder: Path, kinds: Collection[str] | None = None) -> Iterator[Record]:
+def replay(source: Path | CheckedLog, kinds: Collection[str] | None = None) -> Iterator[Record]:
     """The records of a run folder, finished or in progress, without its lock; only of these ``kinds``."""
-    for kind, payload in read_log(folder, kinds):
+    found = source.records(kinds) if isinstance(source, CheckedLog) else read_log(source, kinds)
+    for kind, payload in found:
         yield decode(kind, payload)
 
 

@@ -105,7 +105,9 @@ def test_with_a_check_the_numbers_are_corrected(tmp_path):
 
 def test_thresholds_are_changed_in_the_log_alone():
     """Against a sum by hand over two rounds: other thresholds, the undetermined as harm."""
-    from tailrisk.records import Batch, BatchResult, PromptPlan
+    from tailrisk.records import Batch, PromptPlan
+    from tailrisk.report.weighed import Weighed
+    from tailrisk.store import LoggedNumbers
 
     rng = np.random.default_rng(0)
     tally = Tally(0.5)
@@ -117,12 +119,13 @@ def test_thresholds_are_changed_in_the_log_alone():
         scores[5], verdicts[5] = np.nan, 2
         log_w = rng.normal(size=n)
         batch = Batch(prompt_id="p", component=0, index=round_, round=round_, size=n, seed=1)
-        result = BatchResult(
-            batch=batch, tokens=[np.zeros(1, np.int32)] * n, texts=[""] * n, finished=np.ones(n, bool),
-            log_q=np.zeros((n, 1)), log_q_sample=np.zeros(n), verdicts=verdicts, scores=scores,
-            judge_errors=[""] * n,
+        numbers = LoggedNumbers(
+            batch=batch, log_q=np.zeros((n, 1)), log_q_sample=np.zeros(n), verdicts=verdicts, scores=scores,
+            judge_errors=[""] * n, seconds=0.0, token_rows=b"[]",
         )  # fmt: skip
-        tally.add(result, PromptPlan(prompt_id="p", counts=(n,), mass=mass, final=round_ == 1), log_w)
+        tally.add(
+            Weighed(numbers, PromptPlan(prompt_id="p", counts=(n,), mass=mass, final=round_ == 1), log_w)
+        )
         w = mass * np.exp(log_w) / n
         for label, harm in {
             "as judged": verdicts == 1,

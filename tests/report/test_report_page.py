@@ -13,7 +13,8 @@ from fakerun import CASES, Case, make_run
 
 from tailrisk.errors import StoreError
 from tailrisk.report import render_report
-from tailrisk.report.replay import HITS_PER_PROMPT, read
+from tailrisk.report.heaviest import HITS_PER_PROMPT
+from tailrisk.report.replay import read
 
 MARKUP = '</pre></style></script><script>alert(1)</script><img src=x onerror="alert(2)">'
 HOSTILE = f"{MARKUP} \x00 \u202e {{{{7*7}}}} \ud800"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakerun import CASES, Case, make_run
 
-from tailrisk.records import Status
+from tailrisk.records import PromptPlan, Status
 from tailrisk.report import material
 from tailrisk.report.crosschecks import compared, top_shares_of
 from tailrisk.report.material import gather
@@ -16,9 +16,10 @@ from tailrisk.report.populations import populations_view
 from tailrisk.report.sections import report_of
 from tailrisk.report.standard import standard_view
 from tailrisk.report.validity import validity_view
+from tailrisk.report.weighed import Weighed
 from tailrisk.stats.certify import certify
 from tailrisk.stats.judging import clopper_pearson
-from tailrisk.store import final_results
+from tailrisk.store import final_numbers, final_results
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +176,10 @@ def test_prompts_too_large_to_be_held_have_no_certified_interval_for_all(run, mo
     from tailrisk.report import wholedraws
 
     kept = wholedraws.WholeDraws(["frequent", "rare"], most=3 * 500)
-    for r in final_results(run):
+    plan = PromptPlan(prompt_id="rare", counts=(960,), mass=1.0, final=True)
+    for r in final_numbers(run):
         if r.batch.prompt_id == "rare":
-            kept.add(r, None, np.empty(0))  # pyright: ignore[reportArgumentType]
+            kept.add(Weighed(r, plan, np.zeros(r.n)))
     assert kept.rounds() == {}
     monkeypatch.setattr(material, "WORST", 0)
     assert populations_view(gather(run)).worst.rows[0][5] is None
@@ -187,3 +189,14 @@ def test_everything_failed_is_a_report_too(tmp_path):
     report = report_of(gather(make_run(tmp_path / "run", [Case("broken", 0.1, fails=True)])))
     assert report.populations.mean is None and not report.validity.figures
     assert report.headline.statuses == ((Status.FAILED.value, 1),)
+
+
+def test_figures_are_drawn_only_where_a_page_asks_for_them(made, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.__init__", refuse)
+    view = report_of(made).validity
+    assert view.figures
+    with pytest.raises(AssertionError, match="drawn"):
+        _ = view.figures[0].svg
