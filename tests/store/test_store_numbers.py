@@ -14,7 +14,7 @@ from tailrisk.errors import StoreError
 from tailrisk.records import BatchResult, JudgedTexts
 from tailrisk.store import CheckedLog, Verdicts, encode, final_numbers, final_results
 from tailrisk.store import numbers as numbers_module
-from tailrisk.store.log import read_log
+from tailrisk.store.log import encode_line, read_log
 from tailrisk.store.numbers import numbers_of, results_of
 from tailrisk.store.writer import LogWriter
 
@@ -39,7 +39,17 @@ def some_results() -> list[BatchResult]:
     return [plain, odd, bare, chosen]
 
 
-def body(kind: str, payload: dict) -> bytes:
+def body(result: BatchResult) -> bytes:
+    """The JSON text of its record, as it is logged."""
+    return encode_line(*encode(result))[9:-1]
+
+
+def parts_of(result: BatchResult) -> tuple[str, dict]:
+    record = json.loads(body(result))
+    return record["kind"], record["payload"]
+
+
+def body_of(kind: str, payload: dict) -> bytes:
     return json.dumps({"kind": kind, "payload": payload}, separators=(",", ":")).encode()
 
 
@@ -54,12 +64,12 @@ def parser(request, monkeypatch):
 @pytest.mark.usefixtures("parser")
 def test_every_part_of_a_record_comes_back(tmp_path):
     results = some_results()
-    read = list(results_of(body(*encode(r)) for r in results))
+    read = list(results_of(body(r) for r in results))
     assert len(read) == len(results)
     for wrote, got in zip(results, read, strict=True):
         assert kit.same_result(wrote, got) and wrote.judge_calls == got.judge_calls
         assert got.log_q.flags.writeable and got.verdicts.dtype == np.int8 and got.finished.dtype == np.bool_
-    for wrote, got in zip(results, numbers_of(body(*encode(r)) for r in results), strict=True):
+    for wrote, got in zip(results, numbers_of(body(r) for r in results), strict=True):
         assert (got.batch, got.n, got.seconds) == (wrote.batch, wrote.n, wrote.seconds)
         assert got.generated_tokens == wrote.generated_tokens
         assert got.judge_errors == wrote.judge_errors
@@ -79,18 +89,18 @@ def test_numbers_are_the_same_however_they_are_parsed():
 
 
 def test_keys_in_another_order_are_read_too():
-    kind, payload = encode(some_results()[1])
+    kind, payload = parts_of(some_results()[1])
     turned = {key: payload[key] for key in reversed(list(payload))}
-    (wrote,), (got,) = results_of([body(kind, payload)]), results_of([body(kind, turned)])
+    (wrote,), (got,) = results_of([body_of(kind, payload)]), results_of([body_of(kind, turned)])
     assert kit.same_result(wrote, got)
 
 
 @pytest.mark.parametrize("missing", ["log_q", "seconds", "texts"])
 def test_a_record_without_a_part_is_an_error(missing):
-    kind, payload = encode(some_results()[0])
+    kind, payload = parts_of(some_results()[0])
     del payload[missing]
     with pytest.raises(StoreError, match="written by another version"):
-        list(numbers_of([body(kind, payload)]))
+        list(numbers_of([body_of(kind, payload)]))
 
 
 def test_a_log_that_was_checked_is_read_again_and_again(tmp_path: Path):
