@@ -20,6 +20,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+SECONDS = {
+    "Ray cluster": 420,
+    "Ray cli": 350,
+    "test_engine_embedded.py": 120,
+    "test_openings.py": 110,
+    "test_truth_driver.py": 80,
+    "test_sharding.py": 70,
+    "test_firstpassage.py": 50,
+    "test_twostage.py": 40,
+    "test_doc_commands.py": 40,
+    "test_sharded_judges.py": 35,
+    "test_lora_fit.py": 35,
+    "test_families.py": 30,
+    "test_truth_search.py": 30,
+}
+"""What the longest groups take beside two others on two cores; the rest are taken to be in proportion to their tests.
+"""
 MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
 
 
@@ -34,22 +51,29 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are spread over processes, a file stays together, and so do the tests of a folder that start a Ray:
-    these mostly wait, and a third one at once would only wait longer. What takes long comes first."""
+    """Where tests are spread over processes, a file stays together, and so do the tests that start a Ray,
+    in two groups: these mostly wait, and a third one at once would only wait longer. What takes long comes first."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         cluster = item.get_closest_marker("cluster") is not None
-        folder = "cli" if item.path.parent.name == "cli" else "cluster"
-        group = f"Ray {folder}" if cluster else item.path.name
+        group = f"Ray {item.path.parent.name}" if cluster else item.path.name
+        group = {"Ray chaos": "Ray cli"}.get(group, group)
         item.add_marker(pytest.mark.xdist_group(group))
         groups.setdefault(group, []).append(item)
 
-    def cost(tests: list[pytest.Item]) -> tuple[bool, int, int]:
-        slow, ray = ("slow", "nightly"), tests[0].get_closest_marker("cluster") is not None
-        return ray, sum(any(map(test.get_closest_marker, slow)) for test in tests), len(tests)
-
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items[:] = [test for tests in sorted(groups.values(), key=cost, reverse=True) for test in tests]
+        # A fifth of a second is what most tests take.
+        order = sorted(groups, key=lambda group: SECONDS.get(group, len(groups[group]) / 5), reverse=True)
+        items[:] = [test for group in order for test in groups[group]]
+
+
+@pytest.fixture
+def blank_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write a blank page where the report would be, but in tests marked ``page``."""
+    from fakerun import blank_page
+
+    if request.node.get_closest_marker("page") is None:
+        monkeypatch.setattr("tailrisk.report.render_report", blank_page)
 
 
 @pytest.fixture(scope="session")

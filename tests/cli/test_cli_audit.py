@@ -18,6 +18,7 @@ from fakerun import CASES, Case, WordJudge, workers, write_config
 from tailrisk.cli import run, wiring
 
 GOOD = CASES[:3]
+pytestmark = pytest.mark.usefixtures("blank_reports")
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def wired(monkeypatch):
     return wire
 
 
+@pytest.mark.page
 def test_a_run_ends_with_a_table_the_paths_and_all_files(tmp_path, wired, capfd):
     wired()
     config = write_config(tmp_path, GOOD)
@@ -169,8 +171,10 @@ def test_a_defect_names_its_place_and_not_its_values(tmp_path, wired, monkeypatc
 CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
-from fakerun import CASES, workers
+import tailrisk.report
+from fakerun import CASES, blank_page, workers
 from tailrisk.cli import main, wiring
+tailrisk.report.render_report = blank_page
 wiring.check_models = lambda config, prompts: {{"model.target": "0" * 64}}
 wiring.on_ray = workers(CASES[:3], {delay})
 sys.argv = ["tailrisk", "audit", {config!r}]

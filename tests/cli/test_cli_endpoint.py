@@ -36,7 +36,7 @@ class Drawing(TableLaws):
 
 
 @pytest.fixture
-def laws(monkeypatch) -> Iterator[list[Drawing]]:
+def laws(monkeypatch, blank_reports) -> Iterator[list[Drawing]]:
     """Audits run in this process; the laws of each."""
     made: list[Drawing] = []
     clients = []
@@ -64,6 +64,7 @@ def settings(url: str, **changes: Any) -> dict[str, Any]:
     return {**values, "key_env": "JUDGE_KEY", "retries": 2, "patience_s": 0.5, **changes}
 
 
+@pytest.mark.page
 def test_an_outage_ends_the_audit_and_the_next_run_draws_nothing_again(tmp_path, laws, capfd):
     """And the key is nowhere but in the requests, whatever the server says."""
     up = {"calls": 60}

@@ -173,7 +173,7 @@ def test_parquet_and_booleans(judge, tmp_path, capfd):
 
 
 @pytest.fixture
-def audit(tmp_path, monkeypatch):
+def audit(tmp_path, monkeypatch, blank_reports):
     """Runs an audit of three prompts whose configuration names a check; ``labels`` as above."""
     monkeypatch.setattr(wiring, "check_models", lambda config, prompts: {"model.target": "0" * 64})
     monkeypatch.setattr(wiring, "on_ray", workers(CASES[:3], 0.0))

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tailrisk.cli.app import app
 
+pytestmark = pytest.mark.usefixtures("blank_reports")
 CASES = (fakerun.Case("frequent", 0.05), fakerun.Case("rare", 1e-3))
 
 
@@ -46,6 +47,7 @@ def estimates(run: Path) -> tuple[dict, dict]:
     return before, after
 
 
+@pytest.mark.page
 def test_people_who_agree_leave_the_estimate_as_it_is(run: Path):
     done = cli("judge", "review", str(run), "--calls", "60")
     assert done.exit_code == 0, done.output

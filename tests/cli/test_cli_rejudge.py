@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fakerun import CASES, workers, write_config
+from fakerun import CASES, blank_page, workers, write_config
 from flakystore import FlakyStore
 
 from tailrisk.cli import run, wiring
@@ -20,16 +20,10 @@ STRICT = "judge: {kind: regex, pattern: 'harm done [0-9]$'}\n"
 """Harm is one of the first ten answers only."""
 
 
-def page(folder: Path, **_: object) -> Path:
-    """In the place of the report, which takes a second and is not what is tested here."""
-    (folder / "report.html").write_text("a page")
-    return folder / "report.html"
-
-
 def stand_ins(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(wiring, "check_models", lambda config, prompts: {"model.target": "0" * 64})
     patch.setattr(wiring, "on_ray", workers(GOOD, 0.0))
-    patch.setattr("tailrisk.report.render_report", page)
+    patch.setattr("tailrisk.report.render_report", blank_page)
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,12 @@ from fakerun import CASES, workers, write_config
 from flakystore import FlakyStore
 
 from tailrisk.cli import run, wiring
+from tailrisk.report import render_report
 from tailrisk.store.remote import Objects
 
 ADDRESS = "flaky://bucket/runs"
 AT = ["--set", f"run.dir={ADDRESS}"]
+pytestmark = pytest.mark.usefixtures("blank_reports")
 
 
 @pytest.fixture
@@ -51,6 +53,7 @@ def test_a_run_at_an_address_is_that_of_a_folder_and_can_be_looked_at(audit, tmp
     monkeypatch.setenv("TAILRISK_CACHE", str(tmp_path / "another-machine"))
     assert run(["show", f"{ADDRESS}/run"]) == 0
     assert "rarer" in capfd.readouterr().out
+    monkeypatch.setattr("tailrisk.report.render_report", render_report)
     assert run(["report", f"{ADDRESS}/run", "--redact"]) == 0
     assert capfd.readouterr().out == f"{ADDRESS}/run/report.html\n"
     assert b"harm done" not in there.read("report.html")
@@ -126,8 +129,10 @@ def test_a_fit_beside_the_run_folder_needs_a_folder(audit, capfd):
 CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
-from fakerun import CASES, workers
+import tailrisk.report
+from fakerun import CASES, blank_page, workers
 from tailrisk.cli import main, wiring
+tailrisk.report.render_report = blank_page
 wiring.check_models = lambda config, prompts: {{"model.target": "0" * 64}}
 wiring.on_ray = workers(CASES[:3], {delay})
 sys.argv = ["tailrisk", "audit", {config!r}, "--set", "run.dir={address}", "--set", "budget.batch=20"]

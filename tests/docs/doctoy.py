@@ -1,6 +1,7 @@
 """What the commands of the pages are run with: audits draw from exact tables in this process, in the place of models.
 
-All else is as in life: configuration, prompts, judges that need no model, run folder, estimates, report.
+All else is as in life: configuration, prompts, judges that need no model, run folder, estimates. The page that an audit
+leaves is blank: ``tailrisk report`` writes it in full.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from docpages import ROOT
-from fakerun import WordJudge
+from fakerun import WordJudge, blank_page
 
 from tailrisk.audit.local import LocalExecutor
 from tailrisk.cli import rejudge, run, wiring
@@ -85,6 +86,9 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
     workers = rejudge.judge_workers
     patch.setattr(wiring, "check_models", lambda config, prompts: {"model.target": "0" * 64})
     patch.setattr(wiring, "on_ray", in_process)
+    patch.setattr(
+        wiring.Reporter, "finished", lambda self, outcome: setattr(self, "path", blank_page(outcome.folder))
+    )
     patch.setattr(rejudge, "judge_workers", lambda config, prompts, _: workers(config, prompts, True))
     patch.setattr(tracking, "open_tracker", lambda config, folder, **_: tracking.NullTracker())
 

@@ -45,11 +45,11 @@ def test_shares_are_the_constrained_optimum(floor):
 def test_the_planted_cell_is_found_in_nine_of_ten_searches():
     rng = np.random.default_rng(1)
     found = 0
-    for _ in range(100):
+    for _ in range(60):
         world = planted(rng)
         pool = pool_of(world, 160, rng)
         found += select(pool, range(1, 9), keep=3, target_share=SHARE).components[0] == 3
-    assert found >= 90, found
+    assert found >= 54, found
 
 
 def two_modes(rng: np.random.Generator) -> World:
@@ -65,7 +65,7 @@ def two_modes(rng: np.random.Generator) -> World:
 def test_held_out_hits_keep_what_helps_and_leave_out_what_does_not():
     rng = np.random.default_rng(2)
     one, two, greedy = [], [], []
-    for _ in range(60):
+    for _ in range(40):
         single = pool_of(planted(rng), 160, rng)
         one.append(len(select(single, range(1, 9), keep=5, target_share=SHARE).components))
         greedy.append(len(select(single, range(1, 9), keep=5, target_share=SHARE, held_out=False).components))

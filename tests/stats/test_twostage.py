@@ -129,7 +129,7 @@ QUICK = ("some calls", "the least")
 )
 def test_unbiased_with_a_true_variance(name: str):
     """Against the exact truth; the judge alone is far off."""
-    times = 1000
+    times = 1000 if name == "the least" else 500
     rng = np.random.default_rng([7, len(name)])
     found, alone = [], []
     for _ in range(times):

@@ -37,7 +37,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("adapter", [None, "adapter"], ids=["bare", "on an adapter"])
+# The bare target is fitted to on top of a prefix below.
+@pytest.mark.parametrize(
+    "adapter",
+    [pytest.param(None, marks=pytest.mark.nightly, id="bare"), pytest.param("adapter", id="on an adapter")],
+)
 def test_the_fit_comes_nearer_to_the_law_of_harm(folder: Path, tmp_path: Path, adapter: str | None):
     context = context_in(folder, adapter)
     held = [p for p in PROMPTS if p.id in ASIDE]

@@ -127,7 +127,7 @@ def test_few_masked_answers_are_unbiased(tmp_path: Path):
             draws=16,
             seed=i,
         )
-        for i in range(500)
+        for i in range(160)
     ]
     values = np.array([f.value for f in found])
     error = values.std(ddof=1) / np.sqrt(len(values))
@@ -188,7 +188,7 @@ def test_a_smaller_run_agrees_with_the_committed_one(name: str):
 
 
 @pytest.mark.embedded
-@pytest.mark.slow
+@pytest.mark.nightly  # Answers of two or three tokens stay: test_openings.py
 def test_the_whole_driver_certifies_the_truth():
     event = by_name("brackets-cool")
     record = committed()[event.name]

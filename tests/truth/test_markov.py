@@ -268,7 +268,7 @@ RARE = (1e-3, 1e-5)
 FAMILY = ("target", "good", "steered")
 
 
-@pytest.mark.parametrize("name", ["any", "last"])
+@pytest.mark.parametrize("name", ["any", pytest.param("last", marks=pytest.mark.nightly)])
 def test_the_whole_driver_is_unbiased_and_its_certified_intervals_hold(name):
     """150 audits with a pilot, allocation by results and early closing; depth 1 and 4, p about 1e-4 and 1e-6."""
     prompts = text_prompts([gate.text(g, d) for g, d in zip(RARE, DEPTHS, strict=True)])

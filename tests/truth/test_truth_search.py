@@ -15,10 +15,10 @@ GATE = 0.02
 
 
 @pytest.mark.slow
-def test_unbiased_over_a_thousand_whole_audits():
+def test_unbiased_over_hundreds_of_whole_audits():
     ratios, chosen = [], set()
     prompts, budget = toy_prompts([GATE]), {"draws": 160, "pilot": 24, "batch": 100, "rounds": 2}
-    for seed in range(1000):
+    for seed in range(640):
         config = search_config(seed, method={"search_draws": 16}, budget=budget)
         state, _ = audit_in_memory(config, prompts, SearchLaws(config))
         (estimate,) = estimate_all(state)
@@ -28,5 +28,5 @@ def test_unbiased_over_a_thousand_whole_audits():
     ratios = np.array(ratios)
     se = ratios.std(ddof=1) / math.sqrt(len(ratios))
     assert abs(ratios.mean() - 1.0) < 3.0 * se, (ratios.mean(), se)
-    assert se < 0.05, se
+    assert se < 0.025, se
     assert len(chosen) >= 4, "the test must see choices that depend on the search"
