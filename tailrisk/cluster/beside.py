@@ -18,7 +18,8 @@ WAIT_S = 120.0
 
 
 class Beside:
-    """Implements ``tailrisk.audit.protocols.Beside``. Needs a session; the process is made with the first call."""
+    """Implements ``tailrisk.audit.protocols.Beside``. Needs a session; the process is made with the first call, and
+    anew with the first one after it was lost."""
 
     def __init__(self) -> None:
         self._actor: Any = None
@@ -28,7 +29,7 @@ class Beside:
             self._actor = _make()
         # One string of bytes: Ray would take every array apart.
         call = pickle.dumps((function, argument), protocol=pickle.HIGHEST_PROTOCOL)
-        return Running(self._actor.compute.remote(call))
+        return Running(self._actor.compute.remote(call), self.close)
 
     def close(self) -> None:
         import ray
@@ -39,8 +40,11 @@ class Beside:
 
 
 class Running:
-    def __init__(self, ref: Any) -> None:
+    """``lost`` is called where the process ended, or does not answer."""
+
+    def __init__(self, ref: Any, lost: Callable[[], None]) -> None:
         self._ref = ref
+        self._lost = lost
 
     @property
     def done(self) -> bool:
@@ -48,8 +52,15 @@ class Running:
 
     def value(self) -> Any:
         import ray
+        from ray.exceptions import RayError, RayTaskError
 
-        return pickle.loads(ray.get(self._ref, timeout=WAIT_S))
+        try:
+            return pickle.loads(ray.get(self._ref, timeout=WAIT_S))
+        except RayTaskError:
+            raise
+        except RayError:
+            self._lost()
+            raise
 
 
 class Calculator:

@@ -44,6 +44,7 @@ def test_values_errors_and_a_death_come_back(ray_local: None):
     running = beside.start(end, 3)
     with pytest.raises(Exception, match=r"died|unavailable"):
         running.value()
+    assert beside.start(divmod_of, (7, 2)).value() == (3, 1), "another one takes its place"
     beside.close()
     beside.close()
 
