@@ -201,22 +201,21 @@ def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):
 
 
 def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatch, capfd):
-    """Of 2,400 draws half go to the fit, once, on top of a prefix; the estimates rest on others."""
+    """Of 4,800 draws half go to the fit, once, on top of a prefix; the estimates rest on others."""
     monkeypatch.setattr(wiring, "on_ray", in_process)
     fitted = {"name": "fitted", "kind": "learned", "share": 0.5, "base": "shut"}
     proposals = [{"name": "shut", "kind": "prefix", "avoid": ["w0", "w2 w2"]}, fitted]
     changes = {
         "proposals": proposals,
-        "budget": {**AUDIT["budget"], "draws": 2400},
-        "training": {**AUDIT["training"], "epochs": 2},
+        "budget": {**AUDIT["budget"], "draws": 4800},
         "run": {"name": "fits", "seed": 3},
     }
     path = audit_in(folder, "fits.yaml", **changes)
     assert run(["plan", str(path), "--json"]) == 0
     planned = json.loads(capfd.readouterr().out)
-    assert planned["search_draws"] == 1200 and planned["draws_per_prompt"] == pytest.approx(100)
+    assert planned["search_draws"] == 2400 and planned["draws_per_prompt"] == pytest.approx(200)
     assert run(["audit", str(path)]) in (0, 3)
-    assert "1,200 of 2,400 draws went into fits; 1,200 are left for estimates" in capfd.readouterr().err
+    assert "2,400 of 4,800 draws went into fits; 2,400 are left for estimates" in capfd.readouterr().err
     manifest = json.loads((folder / "runs/fits/manifest.json").read_text())
     made = manifest["identity"]["proposals"][1]
     assert (made["name"], made["kind"], made["avoid"]) == ("fitted", "prefix", ["w0", "w2 w2"])
@@ -224,7 +223,7 @@ def test_an_audit_fits_first_and_counts_what_that_draws(folder: Path, monkeypatc
     assert change["added"] and change["adapter"] == "runs/fits.fitted/adapter-1"
     assert (folder / change["adapter"] / "card.json").is_file()
     told = json.loads((folder / "runs/fits/estimates.json").read_text())
-    assert told["audit"]["draws"] <= 1200 and "fitted" in told["estimates"][0]["components"]
+    assert told["audit"]["draws"] <= 2400 and "fitted" in told["estimates"][0]["components"]
     drawn, fitted_to = (
         pilot(final_results(folder / place)) for place in ("runs/fits", "runs/fits.fitted/draws-1")
     )
