@@ -18,7 +18,7 @@ from tailrisk.records import BatchResult, RoundPlan
 from tailrisk.store import replay
 
 CHILD = Path(__file__).parent / "resume_child.py"
-KILLS = 5
+KILLS = 3
 
 
 def start(folder: Path, seed: int, sleep: float) -> subprocess.Popen:

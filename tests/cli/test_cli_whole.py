@@ -1,4 +1,5 @@
-"""The whole way, nothing replaced: a tiny model on disk, Ray workers, MLflow, report, and the run resumed."""
+"""The whole way, nothing replaced: a tiny model on disk, Ray workers, MLflow, report; and the run resumed,
+where nothing is left to draw, with workers in this process."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from tinymodel import TINY_AUDIT, make_tiny_model
+from truth.exactllama import in_process
 
-from tailrisk.cli import run
+from tailrisk.cli import run, wiring
 
 CONFIG = (
     TINY_AUDIT
@@ -66,6 +68,7 @@ def test_an_audit_of_a_tiny_model_and_its_resume(tmp_path, capfd, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JUDGE_KEY", KEY)
+    monkeypatch.setattr(wiring, "on_ray", in_process)
     assert run(["audit", "audit.yaml"]) == done.returncode
     again = capfd.readouterr()
     assert "resuming" in again.err

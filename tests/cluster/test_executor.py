@@ -69,7 +69,7 @@ def test_all_batches_once_and_equal_to_one_process(executor, tmp_path):
     assert_same(again, prompts, batches[:3], tmp_path)
 
 
-@pytest.mark.parametrize("how", ["sigkill", "ray.kill"])
+@pytest.mark.parametrize("how", ["sigkill", pytest.param("ray.kill", marks=pytest.mark.nightly)])
 def test_worker_killed_in_the_middle(executor, tmp_path, how):
     prompts = prompts_of(*(f"p{i}" for i in range(8)))
     batches = batches_of(prompts, each=3)

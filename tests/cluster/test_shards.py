@@ -60,7 +60,7 @@ def test_a_lost_rank_takes_its_group_along_and_the_numbers_stay(ray_local, tmp_p
         }
     ).at(tmp_path)
     prompts = [Prompt(id=i, messages=({"role": "user", "content": "w0 w1"},)) for i in ("p0", "p1", "p2")]
-    batches = [replace(b, component=i % 3) for i, b in enumerate(batches_of(prompts, each=8))]
+    batches = [replace(b, component=i % 3) for i, b in enumerate(batches_of(prompts, each=5))]
 
     from tailrisk.proposals import build_laws
 

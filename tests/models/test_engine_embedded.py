@@ -18,7 +18,7 @@ def test_self_proposal_in_bfloat16(tmp_path: Path) -> None:
     """Draws of the target weighted by scored over sampled probability: mean one, within 3 standard errors."""
     config = Config.model_validate(
         {
-            "target": {"model": "smollm2", "device": "cpu", "sampling": {"max_new_tokens": 16}},
+            "target": {"model": "smollm2", "device": "cpu", "sampling": {"max_new_tokens": 12}},
             "prompts": {"path": "none.jsonl"},
             "judge": {"kind": "refusal"},
         }
@@ -28,7 +28,7 @@ def test_self_proposal_in_bfloat16(tmp_path: Path) -> None:
     ratios = []
     for seed, text in enumerate(("What is the capital of France?", "Say hello.")):
         prompt = Prompt(id=f"p{seed}", messages=({"role": "user", "content": text},))
-        drawn = laws.sample(prompt, 0, 64, seed)
+        drawn = laws.sample(prompt, 0, 32, seed)
         assert drawn.finished.any()
         scored = laws.log_prob(prompt, drawn.tokens)[:, 0]
         ratios.append(np.exp(scored - drawn.log_q))

@@ -21,12 +21,22 @@ from tailrisk.errors import ModelError
 from tailrisk.models.sharding import PIPELINED, check_parallel
 
 TENSOR, PIPELINE = [2, 1], [1, 2]
-TESTS = Path(__file__).parents[1]
+QUICK = {
+    "tensor": ("tiny", "tied", "qwen2", "gemma3_text", "phi", "phi3", "olmo2"),
+    "pipeline": ("tiny", "tied", "gemma3_text"),
+}
+"""Between them they have what the other types have: biases, norms of heads and of rows, windows, fused projections."""
+CASES = [
+    pytest.param(way, model, marks=() if model in QUICK[way] else pytest.mark.nightly)
+    for way, kinds in (("tensor", KINDS), ("pipeline", PIPELINED))
+    for model in ("tiny", "tied", *kinds)
+]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes have done all jobs: starting them is what takes long."""
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes have done the jobs of all tests to come: starting them is what takes long."""
+    asked = " ".join(item.name for item in request.session.items)
     folder = tmp_path_factory.mktemp("ranks")
     make_tiny_model(folder / "tiny", heads=4, hidden=HIDDEN, layers=3)
     make_tiny_model(folder / "tied", heads=4, hidden=HIDDEN, layers=3, tied=True)
@@ -69,6 +79,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         jobs.append(
             {"name": f"{way}-apart", "model": "tiny", "parallel": parallel, "proposals": [], "apart": 1}
         )
+    jobs = [job for job in jobs if "apart" in job or f"[{job['name']}]" in asked]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     run_two(Path(__file__).with_name("shardrank.py"), folder)
     return folder
@@ -76,12 +87,6 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found(folder: Path, name: str) -> tuple[Any, Any]:
     return tuple(torch.load(folder / f"{name}.{rank}.pt", weights_only=False) for rank in range(2))
-
-
-CASES = [
-    *(("tensor", model) for model in ("tiny", "tied", *KINDS)),
-    *(("pipeline", model) for model in ("tiny", "tied", *PIPELINED)),
-]
 
 
 @pytest.mark.slow
