@@ -26,7 +26,7 @@ from tailrisk.audit.strong import ask, plan_strong, waiting
 from tailrisk.audit.totals import totals
 from tailrisk.config import Config
 from tailrisk.errors import ModelError
-from tailrisk.garbage import collected_seldom
+from tailrisk.garbage import collected_seldom, give_back
 from tailrisk.records import BatchFailure, Prompt, Status
 from tailrisk.store import RunStore, final_results, judged_answers
 
@@ -54,7 +54,11 @@ def run_audit(
     watchers = Watchers(observers)
     with collected_seldom():
         state = run_rounds(config, prompts, laws, executor, store, watchers)
-        return _finish(state, store, watchers, time.monotonic() - began)
+        outcome = _finish(state, store, watchers, time.monotonic() - began)
+    # What comes after, a report for one, needs the memory for other things.
+    del state
+    give_back()
+    return outcome
 
 
 def run_rounds(
