@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 SECONDS = {
     "Ray cluster": 420,
     "Ray cli": 350,
-    "test_engine_embedded.py": 120,
     "test_openings.py": 110,
     "test_truth_driver.py": 80,
     "test_sharding.py": 70,

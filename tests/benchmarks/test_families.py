@@ -48,6 +48,7 @@ def test_replayed_audits_are_unbiased_for_the_pool_and_use_what_they_are_given()
         assert abs(found[:, i].mean() / mean - 1) < 3 * found[:, i].std(ddof=1) / mean / np.sqrt(60) + 0.05
 
 
+@pytest.mark.nightly
 def test_a_good_family_needs_less_than_a_mild_one_and_the_page_says_so():
     results = {
         "form": "quick",

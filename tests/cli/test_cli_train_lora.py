@@ -185,6 +185,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.nightly
 def test_an_audit_names_it_in_the_registry(learned: Path, folder: Path):
     """From the registry to Ray's workers: the same law as by the adapter's folder."""
     proposal = {"name": "learned", "kind": "lora", "adapter": "models:/tailrisk-audit@newest", "added": True}

@@ -14,6 +14,7 @@ from tailrisk.records import Prompt
 pytestmark = pytest.mark.embedded
 
 
+@pytest.mark.nightly
 def test_self_proposal_in_bfloat16(tmp_path: Path) -> None:
     """Draws of the target weighted by scored over sampled probability: mean one, within 3 standard errors."""
     config = Config.model_validate(
