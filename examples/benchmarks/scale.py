@@ -6,10 +6,10 @@ r"""What the driver costs: CPU a draw, memory, and how well many replicas are ke
 
 The driver, the log, the statistics, the executor and Ray are those of every audit; only the models and the judge are
 tables that answer at once or sleep. Parts: ``audit`` (whole audits of so many ``--draws``, each in a process of its
-own, with so many ``--prompt-draws``), ``curve`` (the same work for each replica on 1 to 64 replicas that sleep) and
-``dispatch`` (batches a second when there is nothing to wait for). ``--quick`` takes a few minutes, the full form the
-better part of an hour; an existing JSON file keeps the rows that are not run again. Linux only: memory is read from
-/proc.
+own, with so many ``--prompt-draws``), ``curve`` (the same work for each replica on 1 to 64 replicas that sleep),
+``dispatch`` (batches a second when there is nothing to wait for) and ``keys`` (a million batches through the books).
+``--quick`` takes a few minutes, the full form an hour; an existing JSON file keeps the rows that are not run again.
+Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ
 
 from simulated import page  # noqa: E402
 
-PARTS = ("audit", "curve", "dispatch")
+PARTS = ("audit", "curve", "dispatch", "keys")
 DRAWS = {"quick": (10_000, 50_000), "full": (10_000, 100_000, 1_000_000)}
 CURVE = {
     "quick": {"replicas": (1, 4), "sleep": 0.5, "batches": 24},
@@ -43,14 +43,19 @@ AUDIT_LIMIT_S = 3 * 3600
 def audits(sizes: tuple[int, ...], a_prompt: int) -> Iterator[dict[str, Any]]:
     for draws in sizes:
         given = json.dumps({"draws": draws, "a_prompt": a_prompt, "replicas": 8, "sleep": 0.01})
-        done = subprocess.run(
-            [sys.executable, "-m", "simulated.whole", given],
-            stdout=subprocess.PIPE,
-            timeout=AUDIT_LIMIT_S,
-            check=True,
-            text=True,
-        )
-        yield json.loads(done.stdout.splitlines()[-1])
+        yield in_process("simulated.whole", given)
+
+
+def in_process(module: str, given: str) -> dict[str, Any]:
+    """What ``module`` says, in a process of its own, for the memory of one is what is measured."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, given],
+        stdout=subprocess.PIPE,
+        timeout=AUDIT_LIMIT_S,
+        check=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -103,6 +108,10 @@ def main(argv: list[str] | None = None) -> int:
 
         results["dispatch"] = dispatch(1000 if args.quick else 5000)
         say(f"dispatch: {results['dispatch']['a_second']:.0f} batches a second")
+        save()
+    if "keys" in parts:
+        results["keys"] = in_process("simulated.keys", "40000" if args.quick else "1000000")
+        say(f"{results['keys']['keys']:,} keys: {results['keys']['seconds']:.0f} s")
         save()
     if "curve" in parts:
         from simulated.curve import curve

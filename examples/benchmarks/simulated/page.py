@@ -20,6 +20,14 @@ def lines(results: dict[str, Any]) -> list[str]:
             f"{d['driver_cpu_us_a_batch']:.0f} us of driver CPU a batch.",
             "",
         ]
+    if "keys" in results:
+        k = results["keys"]
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in k["of_it"].items())
+        text += [
+            f"{k['keys']:,} batches of one draw through the books: {k['seconds']:.0f} s ({parts}), "
+            f"{k['peak_mib']:,.0f} MiB.",
+            "",
+        ]
     return text
 
 
