@@ -84,7 +84,7 @@ def _shares_and_hits(
     budget, corrected = state.config.budget, state.laws.corrected
     learns = budget.shares != "equal"
     wanted = every if learns else every[: len(ledgers)]
-    hits = [hits_of(rounds, corrected=corrected) if (rounds := x.rounds) else None for x in wanted]
+    hits = [hits_of(x.rounds, corrected=corrected) for x in wanted]
     alike: dict[tuple[int, ...], list[int]] = {}
     for i, x in enumerate(every):
         alike.setdefault(x.components, []).append(i)

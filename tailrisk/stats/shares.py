@@ -67,9 +67,9 @@ def with_floors(shares: FloatArray, target_share: float) -> FloatArray:
 
 
 def hits_of(rounds: Sequence[RoundDraws], *, corrected: bool) -> Contributions | None:
-    """A prompt's hits; None where there are none that weigh anything."""
-    parts = contributions(rounds, corrected=corrected)
-    return parts if parts.part.sum() > 0 else None
+    """A prompt's hits; None where there are none that weigh anything, or no rounds."""
+    parts = contributions(rounds, corrected=corrected) if rounds else None
+    return parts if parts is not None and parts.part.sum() > 0 else None
 
 
 def _normalised(parts: Contributions) -> FloatArray:
@@ -171,7 +171,7 @@ def component_shares(
     ``start`` [K]: shares to begin with in the place of ``initial_shares``, from what is known beforehand.
     """
     k = next(len(rounds[0].counts) for rounds in rounds_by_prompt if rounds)
-    hits = [hits_of(rounds, corrected=corrected) if rounds else None for rounds in rounds_by_prompt]
+    hits = [hits_of(rounds, corrected=corrected) for rounds in rounds_by_prompt]
     return shares_for(hits, k, target_share=target_share, prior_hits=prior_hits, groups=groups, start=start)
 
 
