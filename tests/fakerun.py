@@ -97,10 +97,11 @@ def make_run(
     harmful_text: str = "harm done",
     finished: bool = True,
     seed: int = 0,
+    processors: Sequence[str] = (),
     **changes: Any,
 ) -> Path:
     """Log ``rounds`` (draws a prompt), masses in proportion; write estimates.json if finished. ``changes`` of the
-    configuration; another ``seed`` gives other draws."""
+    configuration; another ``seed`` gives other draws. ``processors``: what each round ran on, in half precision."""
     run = {"run": {"name": folder.name, "dir": str(folder.parent), "seed": 3 + seed}}
     settings = config(folder, **{**run, **changes})
     prompts = [
@@ -114,8 +115,12 @@ def make_run(
         for c in cases
     ]
     with RunStore.open(folder, make_manifest(settings, prompts, {"target.weights": "0" * 64})) as store:
-        store.append_note("laws", names=list(NAMES), fingerprints=["0"] * len(NAMES), corrected=False)
+        store.append_note(
+            "laws", names=list(NAMES), fingerprints=["0"] * len(NAMES), corrected=bool(processors)
+        )
         for r, size in enumerate(rounds):
+            if processors:
+                store.append_note("processor", worker="", pool="models", kind=processors[r])
             _round(store, cases, r, size, size / sum(rounds), r == len(rounds) - 1, harmful_text, seed)
     if finished:
         finish(folder)
@@ -131,6 +136,7 @@ def finish(folder: Path) -> None:
         "draws": sum(e["draws"] for e in summary["estimates"]),
         "prompts": {s: statuses.count(s) for s in sorted(set(statuses))},
         "duplicates": 0,
+        **{key: summary["audit"][key] for key in ("corrected", "processors")},
     }
     write_json_atomic(folder / "estimates.json", summary)
     write_hits(folder, [])

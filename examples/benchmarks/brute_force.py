@@ -64,25 +64,18 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def new_counts(config: Config, batch: int, seed: int) -> dict[str, Any]:
+    import torch
+
+    from tailrisk.models.processors import processor_kind
+
     return {
         **identity(config),
-        "processor": processor(),
+        "processor": processor_kind(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "confidence": CONFIDENCE,
         "batch": batch,
         "seed": seed,
         "prompts": {},
     }
-
-
-def processor() -> str:
-    """What rounds half precision in a way of its own: in bfloat16 the same weights are another law elsewhere."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    has = torch.cpu.get_capabilities()
-    kinds = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
-    return f"{has['architecture']} with {next((k for k in kinds if has.get(k)), 'no vector unit known here')}"
 
 
 def digest(prompt: Prompt) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrisk.audit.estimates import estimate_one
+from tailrisk.audit.processors import processor_totals
 from tailrisk.audit.recovery import rebuild_folder
 from tailrisk.config import Config
 from tailrisk.errors import ConfigError, StoreError
@@ -51,6 +52,8 @@ class Audited:
     sides: Mapping[str, Side]
     finished: bool
     draws: int
+    totals: Mapping[str, Any]
+    """Of ``tailrisk.audit.totals``, what says which law was drawn from."""
     check: tuple[int, ...] | None
     """Labelled answers by what its judge said of them, where its error is in the intervals."""
 
@@ -97,6 +100,7 @@ def read_audited(folder: Path) -> Audited:
         sides=sides,
         finished=not state.open_ledgers,
         draws=state.draws,
+        totals={"corrected": state.laws.corrected, "processors": processor_totals(state)},
         check=None if check is None else check.counts,
     )
 

@@ -17,6 +17,7 @@ from tailrisk.audit.estimating import Estimator
 from tailrisk.audit.judging import JudgeWatch, judge_again
 from tailrisk.audit.methods import plan_round
 from tailrisk.audit.outcome import AuditOutcome
+from tailrisk.audit.processors import claim_processor
 from tailrisk.audit.protocols import Executor, LawCard, Observer, Remembers
 from tailrisk.audit.recovery import claim_laws, known_error, rebuild
 from tailrisk.audit.results import write_results
@@ -134,6 +135,7 @@ def _run_round(state: AuditState, executor: Executor, store: RunStore, watchers:
             store.append_failure(outcome)
             logger.warning("batch %s failed: %s", outcome.batch.key, outcome.reason)
         else:
+            claim_processor(state, executor, store, outcome.worker)
             store.append_result(outcome)
         if state.add_outcome(outcome):
             watchers.tell("batch_done", outcome)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tailrisk.audit.protocols import AnswersToJudge, Judge, LawCard, Laws
+from tailrisk.audit.protocols import AnswersToJudge, Computed, Judge, LawCard, Laws, Processor
 from tailrisk.audit.verdictcache import VerdictCache
 from tailrisk.audit.work import judge_new, judge_texts, run_batch
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt
+
+WORKER = "local"
 
 
 class LocalExecutor:
@@ -27,12 +29,13 @@ class LocalExecutor:
         self.strong = strong
         self.cache = cache
         self.card = LawCard.of(laws)
+        self.processors = {WORKER: Processor("models", laws.processor)} if isinstance(laws, Computed) else {}
         self._prompts = {p.id: p for p in prompts}
 
     def run(self, batches: Iterable[Batch]) -> Iterator[BatchResult | BatchFailure]:
         for batch in batches:
             prompt = self._prompts[batch.prompt_id]
-            yield run_batch(self.laws, self.judge, prompt, batch, worker="local", cache=self.cache)
+            yield run_batch(self.laws, self.judge, prompt, batch, worker=WORKER, cache=self.cache)
 
     def rejudge(self, prompt_id: str, texts: Sequence[str]) -> JudgedTexts:
         return judge_new(self.judge, self._prompts[prompt_id], texts, self.cache)

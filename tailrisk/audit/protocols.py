@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -63,6 +63,20 @@ class LawCard(NamedTuple):
     @classmethod
     def of(cls, laws: Laws) -> LawCard:
         return cls(tuple(laws.names), tuple(laws.fingerprints), bool(laws.corrected))
+
+
+class Processor(NamedTuple):
+    """What computes a worker's numbers. ``pool``: whose laws it has; ``kind`` as ``models.processors`` names it."""
+
+    pool: str
+    kind: str
+
+
+@runtime_checkable
+class Computed(Protocol):
+    """Laws that are computed in a way that depends on the kind of processor; exact tables do not."""
+
+    processor: str
 
 
 class Judge(Protocol):
@@ -147,6 +161,13 @@ class Remembers(Protocol):
     """An executor that can keep verdicts, so that its judge reads an answer once."""
 
     cache: VerdictCache | None
+
+
+@runtime_checkable
+class KnowsProcessors(Protocol):
+    """An executor that can tell what its workers run on, by ``BatchResult.worker``."""
+
+    processors: Mapping[str, Processor]
 
 
 class Running(Protocol):

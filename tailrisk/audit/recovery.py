@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tailrisk.audit.processors import add_note
 from tailrisk.audit.protocols import LawCard
 from tailrisk.audit.state import AuditState
 from tailrisk.config import Config
@@ -41,6 +42,8 @@ def add_record(state: AuditState, record: Record) -> None:
             state.add_asked(record)
         case Told():
             state.add_told(record)
+        case Note():
+            add_note(state, record)
         case _:
             pass
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrisk.audit.protocols import LawCard
+from tailrisk.audit.protocols import LawCard, Processor
 from tailrisk.audit.readers import Reading, Second
 from tailrisk.audit.rounds import BatchNumbers, PromptRound
 from tailrisk.config import Config
@@ -132,6 +132,10 @@ class AuditState:
         """Answers of which verdicts were wanted, those wanted again included."""
         self.judge_calls = 0
         """Of how many of these the judge was asked; the others had been judged before."""
+        self.processors: dict[str, Processor] = {}
+        """By worker, what the log says of it."""
+        self.draws_on: dict[Processor, int] = {}
+        """Draws by what computed them."""
         self._tokens_lost = 0
         self._entries: dict[str, PromptRound] = {}
         strong = config.strong_judge
@@ -260,6 +264,8 @@ class AuditState:
             )
         numbers = BatchNumbers(result.log_q, result.log_q_sample, result.verdicts, tokens, result.seconds)
         self._entries[batch.prompt_id].add(batch.component, batch.index, numbers)
+        processor = self.processors.get(result.worker, Processor("", ""))
+        self.draws_on[processor] = self.draws_on.get(processor, 0) + result.n
         self.tokens += tokens
         self.answers += result.n
         self.judge_calls += result.n if result.judge_calls is None else result.judge_calls

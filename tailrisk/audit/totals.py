@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tailrisk.audit.processors import processor_totals
 from tailrisk.audit.state import AuditState
 from tailrisk.records import Status, Verdict
 from tailrisk.stats import Estimate
@@ -22,7 +23,8 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
     on, because they were for choosing what to draw. ``judge``: verdicts that were
     wanted, of how many the judge was asked, and how many it had given before. ``self_agreement`` is scored minus
     sampled log-probability of each draw under its own component: zero up to the numerics of the two passes.
-    ``work_seconds`` is the time that workers report for all batches.
+    ``processors``: draws by pool of workers and kind of processor. ``work_seconds`` is the time that workers report for
+    all batches.
     """
     verdicts, differences, seconds = _over_batches(state)
     return {
@@ -52,6 +54,7 @@ def totals(state: AuditState, estimates: Sequence[Estimate]) -> dict[str, Any]:
         "log_width": state.config.stop.log_width,
         "objective": state.config.budget.objective,
         "method": state.config.method.kind,
+        "processors": processor_totals(state),
         "work_seconds": seconds,
         **({} if state.judge is None else {"judge_resolution": state.judge.resolution}),
     }

@@ -31,10 +31,13 @@ LIBRARIES = ("torch", "transformers", "ray", "mlflow")
 IMPORT_TIMEOUT_S = 120.0
 
 _TORCH = (
-    "import json, torch; c = torch.cuda; print(json.dumps("
-    "[[c.get_device_name(i), c.get_device_properties(i).total_memory] for i in range(c.device_count())]"
-    " if c.is_available() else []))"
+    "import json, torch; from tailrisk.models.processors import processor_kind; c = torch.cuda; "
+    "count = c.device_count() if c.is_available() else 0; print(json.dumps("
+    "{'gpus': [[c.get_device_name(i), c.get_device_properties(i).total_memory] for i in range(count)], "
+    "'cpu': processor_kind(torch.device('cpu'))}))"
 )
+NARROW = ("avx2", "avx512_f")
+"""Vector units that bfloat16 is emulated on."""
 
 
 class Check(NamedTuple):
@@ -67,6 +70,7 @@ def all_checks() -> Iterator[Check]:
         yield cache()
         for name, tried in tries.items():
             yield library(name, tried.result())
+        yield processor(tries["torch"].result())
         yield gpu(tries["torch"].result())
     yield embedded()
     yield from ray_token()
@@ -191,10 +195,20 @@ def _reinstall(name: str) -> str:
     return f"pip install --force-reinstall {name}"
 
 
+def processor(torch: Import) -> Check:
+    if not torch.works:
+        return Check("processor", "note", "unknown, torch cannot be imported")
+    found = json.loads(torch.output)
+    if not found["gpus"] and found["cpu"].endswith(NARROW):
+        seen = f"{found['cpu']}: bfloat16 is emulated, and SLOWER"
+        return Check("processor", "note", seen, "on this machine's CPU, audit with target.dtype: float32")
+    return Check("processor", "ok", found["cpu"])
+
+
 def gpu(torch: Import) -> Check:
     if not torch.works:
         return Check("gpu", "note", "unknown, torch cannot be imported")
-    devices = json.loads(torch.output)
+    devices = json.loads(torch.output)["gpus"]
     if not devices:
         return Check(
             "gpu", "note", "none seen by torch: models up to about 1B run on the CPU, larger ones need a GPU"

@@ -145,6 +145,8 @@ def heading(a: tuple[str, Audited], b: tuple[str, Audited], compared: list[Diffe
 
 def warnings(a: Audited, b: Audited, paired: Pairing, defining: list[Difference]) -> list[str]:
     """What takes away from the comparison."""
+    from tailrisk.report.processors import unlike
+
     found = [
         f"{name} differs ({before} in A, {now} in B): this is no comparison of two versions"
         for name, before, now in defining
@@ -152,6 +154,8 @@ def warnings(a: Audited, b: Audited, paired: Pairing, defining: list[Difference]
     for name, audited in (("A", a), ("B", b)):
         if not audited.finished:
             found.append(f"{name} is not finished: its numbers rest on its complete rounds")
+    if apart := unlike(a.totals, b.totals):
+        found.append(apart)
     if a.manifest.identity["run"] == b.manifest.identity["run"]:
         found.append(
             "both audits have the same run.seed: proposals that are the same in both made the same draws, and the "

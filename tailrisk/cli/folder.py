@@ -11,7 +11,8 @@ from tailrisk.errors import StoreError
 def summary_of(folder: Path) -> dict[str, Any]:
     """What estimates.json holds; computed from the log where the run has not written it yet.
 
-    ``audit`` of an unfinished run holds ``finished: False``, draws, tokens, rounds, corrected and judge only.
+    ``audit`` of an unfinished run holds ``finished: False``, draws, tokens, rounds, corrected, processors and judge
+    only.
 
     Raises:
         StoreError: not a run folder, or a damaged one.
@@ -28,6 +29,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 def _from_log(folder: Path) -> dict[str, Any]:
     from tailrisk.audit.estimates import estimate_all
     from tailrisk.audit.groups import groups_record
+    from tailrisk.audit.processors import processor_totals
     from tailrisk.audit.recovery import rebuild_folder
     from tailrisk.audit.review import review_record
     from tailrisk.audit.totals import judge_totals, strong_totals
@@ -46,6 +48,7 @@ def _from_log(folder: Path) -> dict[str, Any]:
         "tokens": state.tokens,
         "rounds": state.round + 1,
         "corrected": state.laws.corrected,
+        "processors": processor_totals(state),
         "judge": judge_totals(state),
         **({} if state.config.strong_judge is None else {"strong": strong_totals(state)}),
     }

@@ -65,7 +65,8 @@ def _print(folder: Path, summary: Mapping[str, Any], listed: Sequence[Row], limi
     console.print(terminal.table(listed, width=console.width))
     draws = summary["audit"].get("draws", sum(r.draws for r in listed))
     console.print(terminal.totals_line(listed, draws), markup=False, soft_wrap=True)
-    for line in (terminal.judge_line(summary["audit"]), terminal.strong_line(summary["audit"])):
+    told = (terminal.judge_line, terminal.strong_line, terminal.processor_line)
+    for line in (say(summary["audit"]) for say in told):
         if line:
             console.print(line, markup=False, soft_wrap=True)
     for r in listed:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrisk.audit.protocols import Judge, LawCard, Laws
+from tailrisk.audit.protocols import Computed, Judge, LawCard, Laws
 from tailrisk.audit.work import Held, draw_batch, draw_part, judge_texts, score
 from tailrisk.cluster.group import Place
 from tailrisk.cluster.parcels import pack_all, pack_draws, pack_judged
@@ -33,10 +33,12 @@ JudgeFactory = Callable[[], Judge]
 
 
 class Built(NamedTuple):
-    """A worker that is ready: where it runs, and the laws it holds (None for a judge)."""
+    """A worker that is ready: where it runs, and the laws it holds (None for a judge). ``processor``: the kind that
+    computes them, '' where that does not matter."""
 
     worker: str
     card: LawCard | None
+    processor: str = ""
 
 
 def laws_of(config: Config) -> Laws:
@@ -116,7 +118,8 @@ class ModelActor(_Worker):
     def build(self, endpoint: str) -> Built:
         self._meet(endpoint)
         self._laws = self._factory()
-        return Built(_place(), LawCard.of(self._laws))
+        processor = self._laws.processor if isinstance(self._laws, Computed) else ""
+        return Built(_place(), LawCard.of(self._laws), processor)
 
     def run(self, batch: Batch) -> bytes | None:
         """Draws and scores one batch (``unpack_draws``); raises ModelError where its numbers cannot be right.

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from tailrisk.audit.protocols import ClusterStatus, LawCard
+from tailrisk.audit.protocols import ClusterStatus, LawCard, Processor
 from tailrisk.audit.verdictcache import cache_of
 from tailrisk.audit.work import check_draws, join
 from tailrisk.cluster.actors import (
@@ -77,6 +77,7 @@ class RayExecutor:
         cluster = config.cluster
         by_id = ray.put({prompt.id: prompt for prompt in prompts})
         self._parts = Parts(config)
+        self.processors: dict[str, Processor] = {}
         self._stash: list[Outcome] = []
         self._count = itertools.count()
         nodes = NodeWatch()
@@ -314,6 +315,8 @@ class RayExecutor:
         """Workers with other laws (another version of a file on another node) must not share an audit."""
         if built.card is not None:
             self._parts.built(pool, built.card, built.worker)
+            if built.processor:
+                self.processors[built.worker] = Processor(pool, built.processor)
 
     def _step(self) -> list[Outcome]:
         """Wait for something to happen, and say what it was."""

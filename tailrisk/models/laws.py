@@ -21,6 +21,7 @@ from tailrisk.models.digests import proposal_digest, text_digest
 from tailrisk.models.engine import View
 from tailrisk.models.interventions import active
 from tailrisk.models.prefill import Prefills
+from tailrisk.models.processors import processor_kind
 from tailrisk.models.sampling import Limits, Part, Phase, sample
 from tailrisk.models.scoring import Scores, next_token_log_probs, token_log_probs
 from tailrisk.models.tokens import decode_texts, render_prompt, template_digest
@@ -60,7 +61,7 @@ class LawSet:
     (``with_target`` False) have fingerprints of their own, without its.
 
     ``corrected`` says that sampling and scoring differ by more than rounding of the last digits (half
-    precision), so that draws are to be weighted by the ratio of the two.
+    precision), so that draws are to be weighted by the ratio of the two. ``processor``: the kind that computes them.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class LawSet:
         self._prefills = Prefills()
         self.names = tuple(law.name for law in self.laws)
         self.corrected = any(law.view.model.dtype in (torch.bfloat16, torch.float16) for law in self.laws)
+        self.processor = processor_kind(self.target.view.model.device)
         own = tuple(self._fingerprint(law) for law in self.laws)
         self.fingerprints = own
         if with_target:

@@ -9,6 +9,7 @@ from tailrisk.report import tables
 from tailrisk.report.clean import visible
 from tailrisk.report.judge import error_in_words
 from tailrisk.report.material import Material
+from tailrisk.report.processors import mixture
 from tailrisk.report.words import event_in_words
 
 MODEL_HASHES = ("model.", "adapter.target", "chat_template", "target.")
@@ -66,6 +67,7 @@ def not_claimed(m: Material) -> tuple[str, ...]:
         None
         if m.totals.get("finished") is not False
         else "That this is the end: the run is still going on, and these numbers rest on its complete rounds.",
+        f"That the draws are of one law: they were {mixed}." if (mixed := mixture(m.totals)) else None,
         "Anything about other prompts, other sampling settings, longer answers or longer conversations.",
         "That the judge is right: every number is about what the judge calls harm.",
         "That answers which no proposal found do not exist, where only a working interval is shown. A working interval "

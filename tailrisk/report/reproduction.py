@@ -13,6 +13,7 @@ from tailrisk.report import terminal
 from tailrisk.report.clean import visible
 from tailrisk.report.exhibit import Table, table
 from tailrisk.report.material import Material
+from tailrisk.report.processors import drawn_on
 from tailrisk.report.replay import Replay
 from tailrisk.store import Manifest
 
@@ -89,11 +90,15 @@ def facts(manifest: Manifest, totals: Mapping[str, Any], replayed: Replay) -> li
         ("time in workers", f"{replayed.seconds:,.0f} s"),
         ("draws the judge failed on", str(replayed.judge_errors)),
     ]
+    if on := drawn_on(totals):
+        listed.append(("drawn on", on))
     if calls := terminal.judge_line(totals):
         name, _, value = calls.partition(": ")
         listed.append((name, value))
     listed += [
-        (visible(key.replace("_", " ")), visible(plain(value))) for key, value in sorted(totals.items())
+        (visible(key.replace("_", " ")), visible(plain(value)))
+        for key, value in sorted(totals.items())
+        if key != "processors"
     ]
     listed.append(
         ("prompt set", f"{len(manifest.prompts)} prompts, {visible(plain(manifest.identity['prompts']))}")

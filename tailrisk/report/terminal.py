@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrisk.records import Status
 from tailrisk.report import tables
+from tailrisk.report.processors import mixture
 from tailrisk.report.tables import Row
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ def strong_line(totals: Mapping[str, Any]) -> str:
         return ""
     failed = f", {strong['errors']:,} not judged" if strong.get("errors") else ""
     return f"strong judge: {strong['calls']:,} of {strong['calls_allowed']:,} calls, {strong['harm']:,} harmful{failed}"
+
+
+def processor_line(totals: Mapping[str, Any]) -> str:
+    """A warning of draws from several laws; '' where all are from one."""
+    mixed = mixture(totals)
+    return f"warning: {mixed}" if mixed else ""
 
 
 def totals_line(listed: Sequence[Row], draws: int, budget_draws: int | None = None) -> str:

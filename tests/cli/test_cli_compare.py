@@ -151,6 +151,15 @@ def test_the_same_seed_and_a_run_that_goes_on_are_told(runs, tmp_path, capfd):
     assert run(["compare", str(runs / "a"), str(tmp_path / "absent")]) == 1
 
 
+def test_runs_on_different_kinds_of_processors_are_told_in_half_precision(tmp_path, capfd):
+    for name, seed, kind in (("a", 0, "cpu A"), ("b", 1, "cpu B"), ("again", 2, "cpu A")):
+        make_run(tmp_path / name, seed=seed, processors=[kind] * 3)
+    assert asked(tmp_path, "a", "b") == 0
+    assert "warning: A was drawn on cpu A and B on cpu B: in half precision" in capfd.readouterr().out
+    assert asked(tmp_path, "a", "again") == 0
+    assert "drawn on" not in capfd.readouterr().out
+
+
 def test_show_takes_the_limit_too(runs, capfd):
     assert run(["show", str(runs / "a"), "--fail-above", "1e-3"]) == 4
     out = capfd.readouterr().out

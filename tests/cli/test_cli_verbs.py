@@ -179,9 +179,12 @@ def test_version(capfd):
     assert capfd.readouterr().out.strip() == f"tailrisk {__version__}"
 
 
+TORCH = '{"gpus": [], "cpu": "x86_64 with amx_bf16"}'
+
+
 def fake_imports(monkeypatch, broken=()):
     def tried(name, program):
-        return checks.Import(name not in broken, "ImportError: no" if name in broken else "[]")
+        return checks.Import(name not in broken, "ImportError: no" if name in broken else TORCH)
 
     monkeypatch.setattr(checks, "try_import", tried)
 
@@ -190,7 +193,19 @@ def test_doctor_passes_on_this_machine(monkeypatch, capfd):
     fake_imports(monkeypatch)
     assert run(["doctor"]) == 0
     out = capfd.readouterr().out
-    for name in ("python", "packages", "cores", "memory", "disk", "cache", "torch", "ray", "mlflow", "gpu"):
+    for name in (
+        "python",
+        "packages",
+        "cores",
+        "memory",
+        "disk",
+        "cache",
+        "torch",
+        "ray",
+        "mlflow",
+        "processor",
+        "gpu",
+    ):
         assert [line for line in out.splitlines() if line[2:].startswith(name)], name
     assert "✗" not in out
 
@@ -201,6 +216,24 @@ def test_doctor_names_the_fix_of_a_library_that_does_not_load(monkeypatch, capfd
     out = capfd.readouterr().out
     assert "✗ ray: " in out and "ImportError: no" in out
     assert "fix: pip install --force-reinstall ray" in out
+
+
+@pytest.mark.parametrize(
+    ("unit", "gpus", "state"),
+    [
+        ("amx_bf16", [], "ok"),
+        ("avx512_bf16", [], "ok"),
+        ("avx512_f", [], "note"),
+        ("avx2", [], "note"),
+        ("avx2", [["card", 2**30]], "ok"),
+        ("no vector unit known here", [], "ok"),
+    ],
+)
+def test_doctor_tells_where_bfloat16_is_emulated(unit, gpus, state):
+    found = checks.Import(True, json.dumps({"gpus": gpus, "cpu": f"x86_64 with {unit}"}))
+    check = checks.processor(found)
+    assert check.state == state and unit in check.seen
+    assert ("float32" in check.fix) == (state == "note")
 
 
 def test_doctor_sees_a_cache_that_cannot_be_written(tmp_path, monkeypatch):

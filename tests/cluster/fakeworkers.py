@@ -33,6 +33,7 @@ class FakeLaws:
     fingerprints: tuple[str, ...] = ("a", "b")
     names: tuple[str, ...] = ("target", "rude")
     corrected: bool = False
+    processor: str = "fake unit"
     spoiled: bool = field(default=False, init=False)
 
     def sample(self, prompt: Prompt, component: int, n: int, seed: int) -> Samples:

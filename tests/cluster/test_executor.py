@@ -13,6 +13,7 @@ import ray
 from fakeworkers import BrokenLaws, FakeJudge, FakeLaws, MakeLaws, attempts, batches_of, prompts_of
 
 from tailrisk.audit.local import LocalExecutor
+from tailrisk.audit.protocols import Processor
 from tailrisk.cluster import RayExecutor, ray_session
 from tailrisk.config import ClusterConfig, Config
 from tailrisk.errors import ClusterError, ModelError
@@ -64,6 +65,8 @@ def test_all_batches_once_and_equal_to_one_process(executor, tmp_path):
     assert failures == {}
     assert max(attempts(tmp_path).values()) == 4
     assert_same(results, prompts, batches, tmp_path)
+    drew = {result.worker for result in results.values()}
+    assert {pool.processors[worker] for worker in drew} == {Processor("models", "fake unit")}
     assert {np.unique(r.verdicts).size for r in results.values()} != {1}, "both verdicts must occur"
     again, _ = collect(pool, batches[:3])
     assert_same(again, prompts, batches[:3], tmp_path)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tailrisk.config import Config
+from tailrisk.models.processors import processor_kind
 from tailrisk.proposals import build_laws
 from tailrisk.records import Prompt
 
@@ -25,7 +27,7 @@ def test_self_proposal_in_bfloat16(tmp_path: Path) -> None:
         }
     )
     laws = build_laws(config.at(tmp_path))
-    assert laws.corrected
+    assert laws.corrected and laws.processor == processor_kind(torch.device("cpu"))
     ratios = []
     for seed, text in enumerate(("What is the capital of France?", "Say hello.")):
         prompt = Prompt(id=f"p{seed}", messages=({"role": "user", "content": text},))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fakerun import CASES, Case, make_run
 
+from tailrisk.cli import run as run_command
 from tailrisk.records import PromptPlan, Status
 from tailrisk.report import material
 from tailrisk.report.crosschecks import compared, top_shares_of
@@ -162,6 +163,21 @@ def test_the_criteria_that_are_told_one_by_one_are_the_ones_that_were_read(made)
     ]  # fmt: skip
     assert len({row[0] for row in view.criteria.rows}) == 6
     assert any("temperature 1.0" in line for line in view.caveats)
+
+
+def test_draws_of_several_laws_are_told_first(tmp_path, capfd):
+    mixed = report_of(gather(make_run(tmp_path / "mixed", processors=("cpu A", "cpu A", "cpu B"))))
+    told = " ".join(mixed.headline.not_claimed)
+    assert "That the draws are of one law" in told and "cpu A" in told and "cpu B" in told
+    one = report_of(gather(make_run(tmp_path / "one", processors=("cpu A",) * 3)))
+    assert "of one law" not in " ".join(one.headline.not_claimed)
+    for report, said in ((mixed, "cpu B ("), (one, "cpu A (")):
+        on = dict(report.reproduction.facts)["drawn on"]
+        assert said in on
+    assert run_command(["show", str(tmp_path / "mixed")]) == 0
+    assert "warning: drawn on several kinds of processors (cpu A" in capfd.readouterr().out
+    assert run_command(["show", str(tmp_path / "one")]) == 0
+    assert "warning" not in capfd.readouterr().out
 
 
 def test_the_log_is_named_with_its_hash(report, run):
