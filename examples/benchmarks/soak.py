@@ -78,7 +78,7 @@ def _alive(pid: int) -> bool:
 def soak(minutes: float, pause_s: tuple[float, float], seed: int, folder: Path) -> dict[str, Any]:
     """One audit under fire, and what is to be said of it; ``held`` is '' or what does not hold."""
     draws = max(2 * DRAWS_A_MINUTE, round(DRAWS_A_MINUTE * minutes))
-    sleep = 0.7 * 60 * minutes * WORKERS * BATCH / draws
+    sleep = 0.9 * 60 * minutes * WORKERS * BATCH / draws
     with Nodes(count=2, cpus=2) as nodes:
         order = Order(
             address=nodes.address,
