@@ -218,22 +218,12 @@ def test_doctor_names_the_fix_of_a_library_that_does_not_load(monkeypatch, capfd
     assert "fix: pip install --force-reinstall ray" in out
 
 
-@pytest.mark.parametrize(
-    ("unit", "gpus", "state"),
-    [
-        ("amx_bf16", [], "ok"),
-        ("avx512_bf16", [], "ok"),
-        ("avx512_f", [], "note"),
-        ("avx2", [], "note"),
-        ("avx2", [["card", 2**30]], "ok"),
-        ("no vector unit known here", [], "ok"),
-    ],
-)
-def test_doctor_tells_where_bfloat16_is_emulated(unit, gpus, state):
-    found = checks.Import(True, json.dumps({"gpus": gpus, "cpu": f"x86_64 with {unit}"}))
-    check = checks.processor(found)
-    assert check.state == state and unit in check.seen
-    assert ("float32" in check.fix) == (state == "note")
+def test_doctor_names_the_processor_and_the_cards():
+    found = checks.Import(True, json.dumps({"gpus": [["card", 2**30]], "cpu": "x86_64 with avx2"}))
+    assert checks.processor(found) == checks.Check("processor", "ok", "x86_64 with avx2")
+    assert checks.gpu(found).seen == "card (1 GiB)"
+    broken = checks.Import(False, "ImportError: no")
+    assert {check(broken).state for check in (checks.processor, checks.gpu)} == {"note"}
 
 
 def test_doctor_sees_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
