@@ -18,8 +18,9 @@ from tailrisk.records import BatchResult, JudgedTexts, Verdict
 from tailrisk.store import columns
 from tailrisk.store.answers import BatchReading, second_readings
 from tailrisk.store.atomic import replacing
+from tailrisk.store.batchcodec import decode_judged
 from tailrisk.store.checkedlog import CheckedLog
-from tailrisk.store.codec import Judgement, OtherJudge, Verdicts, decode, decode_judged
+from tailrisk.store.codec import Judgement, OtherJudge, Verdicts, decode
 from tailrisk.store.numbers import LoggedNumbers, numbers_of, results_of
 
 ROW_GROUP = 8192

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tailrisk.errors import StoreError
 from tailrisk.records import Batch, BatchResult, FloatArray, cut
-from tailrisk.store.codec import decode_batch
+from tailrisk.store.plancodec import decode_batch
 
 AT_ONCE = 64
 """Batches whose numbers are parsed together."""

@@ -15,18 +15,9 @@ from tailrisk.errors import StoreError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, RoundPlan
 from tailrisk.store.asked import Asked, Told
 from tailrisk.store.atomic import write_failed
+from tailrisk.store.batchcodec import draws_crc, encode_result
 from tailrisk.store.checkedlog import CheckedLog
-from tailrisk.store.codec import (
-    Judgement,
-    Note,
-    OtherJudge,
-    Record,
-    Verdicts,
-    decode,
-    draws_crc,
-    encode,
-    encode_result,
-)
+from tailrisk.store.codec import Judgement, Note, OtherJudge, Record, Verdicts, decode, encode
 from tailrisk.store.lock import RunLock
 from tailrisk.store.log import read_log
 from tailrisk.store.manifest import NAME, Manifest, check_resume, read_manifest, write_manifest

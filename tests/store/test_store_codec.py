@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 from tailrisk.errors import StoreError
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, PromptPlan, RoundPlan
 from tailrisk.store import Note, Verdicts, decode, encode
-from tailrisk.store.codec import draws_crc
+from tailrisk.store.batchcodec import draws_crc
 from tailrisk.store.log import encode_line
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
