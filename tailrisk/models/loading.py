@@ -128,6 +128,8 @@ def load_classifier(ref: ModelRef, dtype: str | torch.dtype, device: str = "auto
 def _load(ref: ModelRef, kind: Any, dtype: str | torch.dtype, device: str) -> PreTrainedModel:
     import torch
 
+    from tailrisk.models.widened import widen
+
     folder = ref.folder(weights=True)
     _check_folder(folder, ref.name)
     weight_files(folder, ref.name)
@@ -148,6 +150,8 @@ def _load(ref: ModelRef, kind: Any, dtype: str | torch.dtype, device: str) -> Pr
         model, info = loaded
         _check_complete(ref, info)
         model = model.to(pick_device(device)).eval()
+        if distributed_config() is None:
+            widen(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
