@@ -28,8 +28,8 @@ def widen(model: nn.Module) -> None:
 
 
 def emulated(dtype: torch.dtype) -> bool:
-    """This processor's vector units know nothing of half precision; those of AVX-512 do, in bfloat16's way or by
-    libraries that were written for them."""
+    """Whether torch has nothing but plain loops for products of ``dtype`` here: on x86 its libraries for half precision
+    begin with AVX-512. Of other architectures nothing was measured, so they are left as they are."""
     has = torch.cpu.get_capabilities()
     narrow = dtype in (torch.bfloat16, torch.float16)
     return narrow and has["architecture"] == "x86_64" and not has.get("avx512_f")
