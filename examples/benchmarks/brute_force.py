@@ -66,11 +66,12 @@ def identity(config: Config) -> dict[str, Any]:
 def new_counts(config: Config, batch: int, seed: int) -> dict[str, Any]:
     import torch
 
+    from tailrisk.models.loading import pick_device
     from tailrisk.models.processors import processor_kind
 
     return {
         **identity(config),
-        "processor": processor_kind(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "processor": processor_kind(torch.device(pick_device("auto"))),
         "confidence": CONFIDENCE,
         "batch": batch,
         "seed": seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tailrisk.audit.protocols import AnswersToJudge, Computed, Judge, LawCard, Laws, Processor
+from tailrisk.audit.protocols import AnswersToJudge, Judge, LawCard, Laws, Processor, processor_of
 from tailrisk.audit.verdictcache import VerdictCache
 from tailrisk.audit.work import judge_new, judge_texts, run_batch
 from tailrisk.records import Batch, BatchFailure, BatchResult, JudgedTexts, Prompt
@@ -29,7 +29,7 @@ class LocalExecutor:
         self.strong = strong
         self.cache = cache
         self.card = LawCard.of(laws)
-        self.processors = {WORKER: Processor("models", laws.processor)} if isinstance(laws, Computed) else {}
+        self.processors = {WORKER: Processor("models", kind)} if (kind := processor_of(laws)) else {}
         self._prompts = {p.id: p for p in prompts}
 
     def run(self, batches: Iterable[Batch]) -> Iterator[BatchResult | BatchFailure]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from tailrisk.audit.protocols import Executor, KnowsProcessors, Processor
+from tailrisk.audit.protocols import UNKNOWN, Executor, KnowsProcessors, Processor
 from tailrisk.audit.state import AuditState
 from tailrisk.store import Note, RunStore
 
 PROCESSOR_NOTE = "processor"
-UNKNOWN = Processor("", "")
 
 logger = logging.getLogger(__name__)
 

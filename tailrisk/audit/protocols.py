@@ -72,11 +72,19 @@ class Processor(NamedTuple):
     kind: str
 
 
+UNKNOWN = Processor("", "")
+
+
 @runtime_checkable
 class Computed(Protocol):
     """Laws that are computed in a way that depends on the kind of processor; exact tables do not."""
 
     processor: str
+
+
+def processor_of(laws: Laws) -> str:
+    """The kind that computes ``laws``, '' where that does not matter."""
+    return laws.processor if isinstance(laws, Computed) else ""
 
 
 class Judge(Protocol):

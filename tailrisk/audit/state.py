@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrisk.audit.protocols import LawCard, Processor
+from tailrisk.audit.protocols import UNKNOWN, LawCard, Processor
 from tailrisk.audit.readers import Reading, Second
 from tailrisk.audit.rounds import BatchNumbers, PromptRound
 from tailrisk.config import Config
@@ -264,7 +264,7 @@ class AuditState:
             )
         numbers = BatchNumbers(result.log_q, result.log_q_sample, result.verdicts, tokens, result.seconds)
         self._entries[batch.prompt_id].add(batch.component, batch.index, numbers)
-        processor = self.processors.get(result.worker, Processor("", ""))
+        processor = self.processors.get(result.worker, UNKNOWN)
         self.draws_on[processor] = self.draws_on.get(processor, 0) + result.n
         self.tokens += tokens
         self.answers += result.n

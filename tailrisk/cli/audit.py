@@ -97,9 +97,8 @@ def summarise(finished: Finished, console: Console, limit: Limit | None) -> None
     draws = finished.outcome.totals["draws"]
     line = terminal.totals_line(finished.rows, draws, finished.config.budget.draws)
     console.print(line, markup=False, soft_wrap=True)
-    for say in (terminal.judge_line, terminal.strong_line, terminal.processor_line):
-        if line := say(finished.outcome.totals):
-            console.print(line, markup=False, soft_wrap=True)
+    for line in terminal.lines(finished.outcome.totals):
+        console.print(line, markup=False, soft_wrap=True)
     if finished.outcome.exit_code == SHORT:
         console.print("some prompts are not settled: their status says why (tailrisk show RUN)", markup=False)
     for line in () if limit is None else limit.lines():

@@ -65,10 +65,8 @@ def _print(folder: Path, summary: Mapping[str, Any], listed: Sequence[Row], limi
     console.print(terminal.table(listed, width=console.width))
     draws = summary["audit"].get("draws", sum(r.draws for r in listed))
     console.print(terminal.totals_line(listed, draws), markup=False, soft_wrap=True)
-    told = (terminal.judge_line, terminal.strong_line, terminal.processor_line)
-    for line in (say(summary["audit"]) for say in told):
-        if line:
-            console.print(line, markup=False, soft_wrap=True)
+    for line in terminal.lines(summary["audit"]):
+        console.print(line, markup=False, soft_wrap=True)
     for r in listed:
         if r.reasons:
             console.print(

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tailrisk.audit.protocols import Computed, Judge, LawCard, Laws
+from tailrisk.audit.protocols import Judge, LawCard, Laws, processor_of
 from tailrisk.audit.work import Held, draw_batch, draw_part, judge_texts, score
 from tailrisk.cluster.group import Place
 from tailrisk.cluster.parcels import pack_all, pack_draws, pack_judged
@@ -118,8 +118,7 @@ class ModelActor(_Worker):
     def build(self, endpoint: str) -> Built:
         self._meet(endpoint)
         self._laws = self._factory()
-        processor = self._laws.processor if isinstance(self._laws, Computed) else ""
-        return Built(_place(), LawCard.of(self._laws), processor)
+        return Built(_place(), LawCard.of(self._laws), processor_of(self._laws))
 
     def run(self, batch: Batch) -> bytes | None:
         """Draws and scores one batch (``unpack_draws``); raises ModelError where its numbers cannot be right.

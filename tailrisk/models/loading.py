@@ -133,7 +133,7 @@ def _load(ref: ModelRef, kind: Any, dtype: str | torch.dtype, device: str) -> Pr
     folder = ref.folder(weights=True)
     _check_folder(folder, ref.name)
     weight_files(folder, ref.name)
-    config = load_config(ref)
+    config, shards = load_config(ref), distributed_config()
     with _model_errors(ref, "its weights"):
         loaded: Any = kind.from_pretrained(
             folder,
@@ -145,12 +145,12 @@ def _load(ref: ModelRef, kind: Any, dtype: str | torch.dtype, device: str) -> Pr
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
-            distributed_config=distributed_config(),
+            distributed_config=shards,
         )
         model, info = loaded
         _check_complete(ref, info)
         model = model.to(pick_device(device)).eval()
-        if distributed_config() is None:
+        if shards is None:
             widen(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)

@@ -77,6 +77,12 @@ def strong_line(totals: Mapping[str, Any]) -> str:
     return f"strong judge: {strong['calls']:,} of {strong['calls_allowed']:,} calls, {strong['harm']:,} harmful{failed}"
 
 
+def lines(totals: Mapping[str, Any]) -> list[str]:
+    """What is to be said below a run's table."""
+    said = (judge_line(totals), strong_line(totals), processor_line(totals))
+    return [line for line in said if line]
+
+
 def processor_line(totals: Mapping[str, Any]) -> str:
     """A warning of draws from several laws; '' where all are from one."""
     mixed = mixture(totals)
